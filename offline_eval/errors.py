@@ -1,0 +1,84 @@
+"""What goes wrong, and what to do about it.
+
+::
+
+    OfflineEvalError
+    ├── InputError (also a ValueError)      an argument breaks a rule: its name, the rule, the value, the way out
+    │   ├── AgentFileError                  a file that cannot be opened as an agent
+    │   ├── SpaceError                      observations or actions of another shape than expected
+    │   └── CriticError                     a critic that returns the wrong shape, or cannot be had
+    ├── MissingExtra (also an ImportError)  an optional dependency is absent: the pip line that brings it
+    ├── StorageError (also an OSError)      a run could not be written or read back
+    └── WorkerError                         a worker process died
+"""
+
+from __future__ import annotations
+
+_LONGEST_VALUE = 160
+
+
+class OfflineEvalError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(OfflineEvalError, ValueError):
+    """An argument breaks a rule.
+
+    Args:
+        argument: its name as the caller wrote it: `step_size`, `--env`.
+        rule: what holds for it: "must be >= 0".
+        received: the value as it came; shortened where it is long.
+        way_out: what to do instead.
+    """
+
+    def __init__(self, argument: str, rule: str, received: object, way_out: str = "") -> None:
+        value = received if isinstance(received, _Bare) else repr(received)
+        if len(value) > _LONGEST_VALUE:
+            value = value[: _LONGEST_VALUE - 3] + "..."
+        text = f"`{argument}` {rule}. Received {value}"
+        super().__init__(f"{text}: {way_out}" if way_out else text)
+        self.argument, self.rule, self.received, self.way_out = argument, rule, received, way_out
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call the constructor with the finished message alone.
+        return type(self), (self.argument, self.rule, self.received, self.way_out)
+
+
+class _Bare(str):
+    """Text that stands in a message as it is, without quotation marks."""
+
+
+def bare(text: str) -> str:
+    """Text for `received` that is a description and not a value: shown without quotation marks."""
+    return _Bare(text)
+
+
+class AgentFileError(InputError):
+    """A file that cannot be opened as an agent."""
+
+
+class SpaceError(InputError):
+    """Observations or actions of another shape than the other side expects."""
+
+
+class CriticError(InputError):
+    """A critic that returns the wrong shape, or that cannot be had."""
+
+
+class MissingExtra(OfflineEvalError, ImportError):
+    """An optional dependency is absent; the message holds the pip line that brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency: pip install 'offline-eval[{extra}]'")
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.what, self.extra)
+
+
+class StorageError(OfflineEvalError, OSError):
+    """A run could not be written or read back."""
+
+
+class WorkerError(OfflineEvalError):
+    """A worker process died; what it had finished is kept."""

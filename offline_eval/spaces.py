@@ -1,0 +1,59 @@
+"""Between the environment's action units and the scaled space in which critics and rules work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from offline_eval.types import Array
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+    from torch import Tensor
+
+Numbers = TypeVar("Numbers", Array, "Tensor")
+
+
+class ActionScale:
+    """The map of a Box to [-1, 1] in its bounded dimensions; other dimensions and discrete actions stay as they are.
+
+    Works on NumPy arrays and on tensors alike, with Stable-Baselines3's arithmetic. Pendulum's Box is [-2, 2]: a
+    critic asked with unscaled actions answers without an error, and wrongly.
+    """
+
+    def __init__(self, action_space: Space[Any]) -> None:
+        low = np.asarray(getattr(action_space, "low", ()), dtype=np.float32)
+        high = np.asarray(getattr(action_space, "high", ()), dtype=np.float32)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.action_space = action_space
+        self.low = np.where(bounded, low, -1.0).astype(np.float32)
+        self.high = np.where(bounded, high, 1.0).astype(np.float32)
+        self.is_identity = not bounded.any() or bool(np.all(self.low == -1.0) and np.all(self.high == 1.0))
+        # The bounds of the scaled space: infinite where the Box is.
+        self.scaled_low = np.where(bounded, -1.0, -np.inf).astype(np.float32)
+        self.scaled_high = np.where(bounded, 1.0, np.inf).astype(np.float32)
+
+    def scale(self, actions: Numbers) -> Numbers:
+        """Environment units to the scaled space, shape unchanged."""
+        if self.is_identity:
+            return actions
+        low, high = self._bounds(actions)
+        return 2.0 * ((actions - low) / (high - low)) - 1.0
+
+    def unscale(self, actions: Numbers) -> Numbers:
+        """The scaled space to environment units, shape unchanged."""
+        if self.is_identity:
+            return actions
+        low, high = self._bounds(actions)
+        return low + (0.5 * (actions + 1.0) * (high - low))
+
+    def _bounds(self, like: Numbers) -> tuple[Any, Any]:
+        if isinstance(like, np.ndarray):
+            return self.low, self.high
+        import torch as th
+
+        return (
+            th.as_tensor(self.low, dtype=like.dtype, device=like.device),
+            th.as_tensor(self.high, dtype=like.dtype, device=like.device),
+        )

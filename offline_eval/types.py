@@ -1,0 +1,144 @@
+"""The contracts that everything else meets in: protocols and records. Imports none of ours, no torch at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch as th
+    from gymnasium import Space
+    from torch import Tensor
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.floating[Any]]
+Observations = Array | dict[str, Array]  # a batch as NumPy: (batch, *observation_shape), or a dict of those
+State = tuple[Array, ...] | None  # what a recurrent policy carries from step to step
+if TYPE_CHECKING:
+    TensorObservations = Tensor | Mapping[str, Tensor]  # the same batch on a critic's device
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that chooses actions: Stable-Baselines3's own contract."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Array, Any]:
+        """Actions (batch, *action_shape) in the environment's units, and the next recurrent state."""
+        ...
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """A state-action value, differentiable in the actions.
+
+    Actions live in the *scaled* space: [-1, 1] in every bounded dimension of a Box, so that a step size means the
+    same in every environment. A discrete action is its index. Observations come as the environment gives them;
+    normalising them is the critic's own business.
+    """
+
+    @property
+    def observation_space(self) -> Space[Any] | None:
+        """The space the observations come from; None where the critic was made without one."""
+        ...
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """The environment's action space, unscaled."""
+        ...
+
+    @property
+    def device(self) -> th.device:
+        """Where the tensors must lie."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """The discount per step that the value was trained with."""
+        ...
+
+    @property
+    def soft(self) -> bool:
+        """Whether the value contains an entropy bonus (SAC, TQC)."""
+        ...
+
+    def q(self, observations: TensorObservations, actions: Tensor) -> Tensor:
+        """Values (n_critics, batch), in units of the raw, discounted return."""
+        ...
+
+    def scale(self, actions: Tensor) -> Tensor:
+        """Environment units to the scaled space."""
+        ...
+
+    def unscale(self, actions: Tensor) -> Tensor:
+        """The scaled space to environment units."""
+        ...
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """A policy as torch sees it; what cannot give one of these raises and says so."""
+
+    def mean(self, observations: TensorObservations) -> Tensor:
+        """The deterministic action (batch, action_dim) in the scaled space, differentiable in the parameters."""
+        ...
+
+    def sample(self, observations: TensorObservations, noise: Tensor) -> Tensor:
+        """Actions drawn with the given standard normal noise (batch, action_dim)."""
+        ...
+
+    def log_prob(self, observations: TensorObservations, actions: Tensor) -> Tensor:
+        """Log-density (batch,) of scaled actions."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Transitions for a gradient step; every field is a tensor whose first axis is the batch."""
+
+    observations: Tensor
+    actions: Tensor  # scaled
+    rewards: Tensor
+    next_observations: Tensor
+    next_actions: Tensor
+    masks: Tensor  # 1 - terminated; truncation is not termination
+
+
+class Steered(NamedTuple):
+    """What a steering rule did to a batch of scaled actions."""
+
+    actions: Tensor  # (batch, action_dim), scaled
+    metrics: dict[str, Tensor]  # each (batch,): see `offline_eval.wrappers.steering`
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """What to do to an action: tensors in, tensors out, batched, on `device`, without state."""
+
+    @property
+    def device(self) -> th.device:
+        """Where the tensors must lie."""
+        ...
+
+    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
+        """Raise an InputError where the rule cannot serve these spaces."""
+        ...
+
+    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
+        """Standard normal numbers wanted per row and step; () for none."""
+        ...
+
+    def rows(self, index: Array) -> Rule:
+        """The rule for the rows `index` of the batch: itself, unless a field has one entry a row."""
+        ...
+
+    def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
+        """Steer scaled actions (batch, action_dim) given noise (batch, *noise_shape)."""
+        ...

@@ -1,0 +1,1 @@
+"""What yields an action or a value."""
