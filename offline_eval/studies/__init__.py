@@ -1,1 +1,1 @@
-"""To be built."""
+"""Whatever rolls out to answer a question: what does steering do, which of two agents is better?"""

@@ -1,0 +1,124 @@
+"""Options that commands share, and how their words become values."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from offline_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from offline_eval.episodes import EpisodePlan
+
+Number = TypeVar("Number", int, float)
+
+
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """`--env`, `--device`, `--normalize`: where and how an agent is opened."""
+    parser.add_argument("--env", required=True, metavar="ID", help="id of a gymnasium environment")
+    parser.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda (default: auto)")
+    parser.add_argument(
+        "--normalize", metavar="FILE", help="statistics of a VecNormalize: what the agent saw in training"
+    )
+
+
+def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
+    """`--episodes`, `--seed`, `--n-envs`, `--workers`, `--stochastic`: what is played, and how fast."""
+    parser.add_argument("--episodes", type=int, default=episodes, help="episodes (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first episode; the next one has seed + 1 (default: 0)"
+    )
+    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
+    parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
+    parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean action")
+    parser.add_argument(
+        "--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: the environment's own limit)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """`--log-states`, `--out`, `--resume`, `--json`: where results go."""
+    parser.add_argument("--log-states", action="store_true", help="write every visited state to DIR/states")
+    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, states/")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def episode_plan(arguments: argparse.Namespace) -> EpisodePlan:
+    """The plan that `--episodes` and `--seed` describe."""
+    from offline_eval.episodes import EpisodePlan
+
+    check_at_least(1, arguments.episodes, "--episodes")
+    check_at_least(0, arguments.seed, "--seed")
+    return EpisodePlan.seeded(arguments.episodes, arguments.seed)
+
+
+def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `evaluate` that the shared options describe."""
+    check_at_least(1, arguments.n_envs, "--n-envs")
+    if arguments.step_limit is not None:
+        check_at_least(1, arguments.step_limit, "--step-limit")
+    if arguments.resume and not arguments.out:
+        raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
+    if arguments.log_states and not arguments.out:
+        raise InputError("--log-states", "needs a folder for the states", None, "add --out DIR")
+    return {
+        "n_envs": arguments.n_envs,
+        "workers": _workers(arguments.workers),
+        "deterministic": not arguments.stochastic,
+        "step_limit": arguments.step_limit,
+    }
+
+
+def _workers(word: str) -> int | str:
+    if word == "auto":
+        return word
+    workers = parse(word, int, "--workers", 'must be a number or "auto"')
+    check_at_least(1, workers, "--workers")
+    return workers
+
+
+def check_at_least(lowest: int, value: int, argument: str) -> None:
+    """Refuse a number below `lowest`."""
+    if value < lowest:
+        raise InputError(argument, f"must be >= {lowest}", value)
+
+
+def parse(word: str, kind: Callable[[str], Number], argument: str, rule: str) -> Number:
+    """A number from a word."""
+    try:
+        return kind(word)
+    except ValueError:
+        raise InputError(argument, rule, word) from None
+
+
+def numbers(words: str, kind: Callable[[str], Number], argument: str) -> list[Number]:
+    """A comma-separated list of numbers."""
+    rule = "must be numbers with commas between them"
+    return [parse(word.strip(), kind, argument, rule) for word in words.split(",") if word.strip()]
+
+
+def choose(word: str, choices: dict[str, Any], argument: str) -> Any:
+    """The object that a word stands for."""
+    if word not in choices:
+        raise InputError(argument, f"must be one of {', '.join(choices)}", word)
+    return choices[word]
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One object on stdout; what is not finite becomes null, as JSON knows no NaN."""
+    json.dump(_finite(result), sys.stdout, indent=2)
+    print()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:  # NaN and infinity
+        return None
+    return value

@@ -1,0 +1,85 @@
+"""From what a person names, an id, a spec, a factory or an environment, to something that makes environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from offline_eval.errors import InputError, OfflineEvalError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from gymnasium.envs.registration import EnvSpec
+    from gymnasium.vector import VectorEnv
+    from stable_baselines3.common.vec_env import VecEnv
+
+Environment: TypeAlias = "gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv"
+EnvironmentFactory = Callable[[], "Environment"]
+EnvironmentLike: TypeAlias = "str | EnvSpec | EnvironmentFactory | Environment"
+
+
+def check_registered(env_id: str, argument: str = "env") -> None:
+    """Raise an InputError that names the closest ids where gymnasium does not know `env_id`."""
+    import gymnasium as gym
+
+    if ":" in env_id:  # "module:Name-v0": gymnasium imports the module, which registers the id
+        return
+    if env_id in gym.registry:
+        return
+    close = get_close_matches(env_id, gym.registry, n=3, cutoff=0.5)
+    raise InputError(
+        argument,
+        "must be the id of a registered environment",
+        env_id,
+        f"did you mean {' or '.join(close)}?" if close else "import the package that registers it first",
+    )
+
+
+def environment_factory(env: EnvironmentLike) -> EnvironmentFactory | None:
+    """What makes fresh environments of this kind; None where `env` is a finished environment.
+
+    Environments made from an id or a spec skip gymnasium's passive checker: it costs a tenth of the run.
+    """
+    import gymnasium as gym
+
+    if isinstance(env, str):
+        check_registered(env)
+        return _Make(env)
+    if isinstance(env, gym.envs.registration.EnvSpec):
+        return _Make(env)
+    if hasattr(env, "step") and hasattr(env, "reset"):
+        return None
+    if callable(env):
+        return env
+    raise InputError("env", "must be an environment, an id, a spec or a factory without arguments", env)
+
+
+class _Make:
+    """`gymnasium.make` as a factory that a worker process can receive."""
+
+    def __init__(self, env: str | EnvSpec) -> None:
+        self.env = env
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        import gymnasium as gym
+
+        try:
+            return gym.make(self.env, disable_env_checker=True)
+        except OfflineEvalError:
+            raise
+        except Exception as error:  # a missing simulator, a deprecated version, a broken constructor
+            name = self.env if isinstance(self.env, str) else self.env.id
+            reason = f"could not be made: {type(error).__name__}: {error}".replace("\n", " ")
+            raise InputError("env", reason, name, "check that the package which brings it is installed") from error
+
+
+def environment_id(env: EnvironmentLike) -> str:
+    """The name under which results are filed."""
+    if isinstance(env, str):
+        return env
+    spec = getattr(env, "spec", env)
+    name = getattr(spec, "id", None)
+    if isinstance(name, str):
+        return name
+    return getattr(env, "__name__", type(env).__name__)

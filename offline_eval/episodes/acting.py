@@ -1,0 +1,100 @@
+"""How a policy acts for many seats at once: fixed width, recurrent state, steering and its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+
+from offline_eval.batching import blocks
+from offline_eval.types import Array, Observations, Predictor
+from offline_eval.wrappers.host import Metrics, Steering, noise_generator
+
+
+class Acting:
+    """A policy, and the rule that steers it, at `num_seats` seats.
+
+    Seats keep their row in their block, and a row without an episode is fed with zeros, so that a recurrent policy's
+    state stays where it belongs whatever the number of live seats.
+
+    Args:
+        policy: anything with SB3's `predict`.
+        steering: the rule on its host, None for the policy as it is.
+        observation_space: of one environment.
+        num_seats: environments side by side.
+        width: rows of a padded batch, None for one batch of `num_seats` rows.
+        deterministic: the policy's mean action, or a draw.
+    """
+
+    def __init__(
+        self,
+        policy: Predictor,
+        steering: Steering | None,
+        observation_space: Space[Any],
+        num_seats: int,
+        width: int | None,
+        deterministic: bool,
+    ) -> None:
+        self.policy, self.steering, self.deterministic = policy, steering, deterministic
+        self._blocks = [slice(index[0], index[0] + len(index)) for index, _ in blocks(num_seats, width)]
+        num_rows = self._blocks[-1].stop
+        self._observations = _zeros(observation_space, num_rows)
+        self._starts = np.ones(num_rows, dtype=bool)
+        self._states: list[Any] = [None] * len(self._blocks)
+        self._generators: list[np.random.Generator | None] = [None] * num_rows
+
+    def begin(self, seat: int, observation: Any, seed: int) -> None:
+        """A new episode at this seat."""
+        self._starts[seat] = True
+        self._generators[seat] = noise_generator(seed) if self.steering is not None else None
+        self.see(seat, observation)
+
+    def see(self, seat: int, observation: Any) -> None:
+        """What this seat's environment shows now."""
+        if isinstance(self._observations, dict):
+            for key, rows in self._observations.items():
+                rows[seat] = observation[key]
+        else:
+            self._observations[seat] = observation
+
+    def act(self, live: Sequence[int]) -> tuple[Array, Array, Metrics]:
+        """Act for the live seats.
+
+        Returns:
+            The policy's actions and the executed ones, both (rows, *action_shape) with one row a seat, and what the
+            rule reported, each (len(live),).
+        """
+        parts = []
+        for number, block in enumerate(self._blocks):
+            actions, self._states[number] = self.policy.predict(
+                _rows(self._observations, block),
+                state=self._states[number],
+                episode_start=self._starts[block],
+                deterministic=self.deterministic,
+            )
+            parts.append(actions)
+        chosen = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self._starts[: len(chosen)] = True
+        self._starts[live] = False
+        if self.steering is None:
+            return chosen, chosen, {}
+        rows = np.asarray(live)
+        noise = self.steering.draw_noise([self._generators[seat] for seat in live])  # type: ignore[misc]
+        steered, metrics = self.steering(_rows(self._observations, rows), chosen[rows], noise)
+        executed = chosen.copy()
+        executed[rows] = steered
+        return chosen, executed, metrics
+
+
+def _zeros(space: Space[Any], num_rows: int) -> Observations:
+    if hasattr(space, "spaces"):
+        return {key: _zeros(part, num_rows) for key, part in space.spaces.items()}  # type: ignore[misc]
+    return np.zeros((num_rows, *(space.shape or ())), dtype=space.dtype)
+
+
+def _rows(observations: Observations, index: Any) -> Observations:
+    if isinstance(observations, dict):
+        return {key: rows[index] for key, rows in observations.items()}
+    return observations[index]

@@ -1,0 +1,77 @@
+"""One process's share of an evaluation: seats are made, the entries played, the seats closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offline_eval.environments import EnvironmentLike
+from offline_eval.episodes.acting import Acting
+from offline_eval.episodes.isolation import one_thread, seeded_globals
+from offline_eval.episodes.plan import EpisodePlan
+from offline_eval.episodes.records import Episode
+from offline_eval.episodes.rollout import play
+from offline_eval.episodes.seats import Seats, make_seats
+from offline_eval.types import Predictor, Rule
+from offline_eval.wrappers.host import Steering
+
+if TYPE_CHECKING:
+    from offline_eval.episodes.log import LogFolder
+
+DEFAULT_STEP_LIMIT = 10_000
+"""Steps after which an episode is cut where neither the environment nor the caller sets a limit."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Everything a process needs to play its share; called with what hands out the entries."""
+
+    policy: Predictor
+    rule: Rule | None
+    env: EnvironmentLike
+    plan: EpisodePlan
+    n_envs: int
+    width: int | None
+    deterministic: bool
+    step_limit: int | None
+    log: LogFolder | None
+
+    def __call__(
+        self, next_entry: Callable[[], int | None], on_episode: Callable[[Episode], None], number: int = 0
+    ) -> tuple[str, ...]:
+        """Play; returns the notes of the seats."""
+        seats = make_seats(self.env, self.n_envs)
+        try:
+            self.play_at(seats, next_entry, on_episode, number)
+            return seats.notes
+        finally:
+            seats.close()
+
+    def play_at(
+        self,
+        seats: Seats,
+        next_entry: Callable[[], int | None],
+        on_episode: Callable[[Episode], None],
+        number: int = 0,
+    ) -> None:
+        """Play at these seats."""
+        steering = None
+        if self.rule is not None:
+            steering = Steering(self.rule, seats.observation_space, seats.action_space, self.width)
+        acting = Acting(
+            self.policy, steering, seats.observation_space, seats.num_seats, self.width, self.deterministic
+        )
+        limit = self.step_limit
+        if limit is None and seats.max_episode_steps is None:
+            limit = DEFAULT_STEP_LIMIT
+        log = None if self.log is None else self.log.open(seats, number)
+        try:
+            # Drawn actions are repeatable, and differ between processes.
+            generators = nullcontext() if self.deterministic else seeded_globals(self.plan[0].seed + number)
+            with one_thread(), generators:
+                play(seats, acting, self.plan, next_entry, limit, on_episode, log)
+        finally:
+            if log is not None:
+                log.close()

@@ -1,0 +1,139 @@
+"""What an evaluation returns: frozen records that know how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offline_eval.episodes.plan import EpisodePlan
+from offline_eval.types import FloatArray
+
+if TYPE_CHECKING:
+    from offline_eval.stats import Summary
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One planned episode.
+
+    Attributes:
+        index: its place in the plan.
+        seed: what the environment was reset with.
+        episode_return: undiscounted sum of rewards; NaN where the environment raised.
+        length: steps played.
+        terminated: the environment ended it.
+        truncated: a time limit, or the step limit of the evaluation, cut it.
+        failed: the error where the environment raised, else None.
+        success: the last step's `is_success` or `success`, None where the environment does not tell.
+        steering: mean over the steps of what the rule reported (`offline_eval.wrappers.steering`), without the rule {}.
+    """
+
+    index: int
+    seed: int
+    episode_return: float
+    length: int
+    terminated: bool
+    truncated: bool
+    failed: str | None = None
+    success: bool | None = None
+    steering: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of `--json`."""
+        row: dict[str, Any] = {
+            "seed": self.seed,
+            "return": None if np.isnan(self.episode_return) else self.episode_return,
+            "length": self.length,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "failed": self.failed is not None,
+        }
+        if self.failed is not None:
+            row["error"] = self.failed
+        if self.success is not None:
+            row["success"] = self.success
+        if self.steering:
+            row["steering"] = dict(self.steering)
+        return row
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The table of an evaluated policy, in the order of its plan.
+
+    Attributes:
+        env: id of the environment.
+        algorithm: class of the policy's algorithm.
+        recipe: the steering rule as plain data, None for the policy as it is.
+        plan: what was asked for.
+        episodes: one record per plan entry.
+        wall_time: seconds, without the start of worker processes.
+        weights_hash: of the policy before and after; None where it has no weights.
+        invariant: whether the table is independent of the number of environments and workers.
+        notes: what a reader should know: a global generator was used, a limit was set, ...
+    """
+
+    env: str
+    algorithm: str
+    recipe: Any
+    plan: EpisodePlan
+    episodes: tuple[Episode, ...]
+    wall_time: float
+    weights_hash: tuple[str | None, str | None] = (None, None)
+    invariant: bool = True
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def returns(self) -> FloatArray:
+        """Undiscounted returns (num_episodes,), NaN for failed episodes."""
+        return np.array([episode.episode_return for episode in self.episodes])
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Mean, IQM, median and intervals of the returns (`offline_eval.stats`)."""
+        from offline_eval.stats import summarize
+
+        return summarize(self.returns)
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps played."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps a second of wall time."""
+        return self.num_steps / self.wall_time if self.wall_time > 0 else float("nan")
+
+    @property
+    def share_truncated(self) -> float:
+        """Share of the episodes that a limit cut."""
+        return float(np.mean([episode.truncated for episode in self.episodes]))
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of steps."""
+        return float(np.mean([episode.length for episode in self.episodes]))
+
+    @property
+    def successes(self) -> tuple[int, int] | None:
+        """Successful episodes and episodes that tell; None where none tells."""
+        told = [episode.success for episode in self.episodes if episode.success is not None]
+        return (sum(told), len(told)) if told else None
+
+    @property
+    def failures(self) -> tuple[Episode, ...]:
+        """Episodes in which the environment raised."""
+        return tuple(episode for episode in self.episodes if episode.failed is not None)
+
+    @property
+    def steering(self) -> dict[str, float]:
+        """Mean over all steps of what the rule reported."""
+        names = dict.fromkeys(name for episode in self.episodes for name in episode.steering)
+        lengths = np.array([episode.length for episode in self.episodes], dtype=float)
+        rows = {name: [episode.steering.get(name, 0.0) for episode in self.episodes] for name in names}
+        return {name: float(np.average(values, weights=lengths)) for name, values in rows.items()}

@@ -1,0 +1,159 @@
+"""The rollout loop: exactly the planned episodes, whatever the seats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offline_eval.episodes.acting import Acting
+from offline_eval.episodes.plan import EpisodePlan
+from offline_eval.episodes.records import Episode
+from offline_eval.episodes.seats import Seats, Start, Step
+from offline_eval.types import Array
+
+if TYPE_CHECKING:
+    from offline_eval.episodes.log import EpisodeLog
+
+NextEntry = Callable[[], "int | None"]
+OnEpisode = Callable[[Episode], None]
+
+_MONITOR_ROUNDING = 1e-5  # SB3's Monitor rounds returns to six digits
+
+
+@dataclass
+class _Playing:
+    """The episode at a seat."""
+
+    index: int
+    seed: int
+    episode_return: float = 0.0
+    length: int = 0
+    steering: dict[str, float] = field(default_factory=dict)
+
+
+def play(
+    seats: Seats,
+    acting: Acting,
+    plan: EpisodePlan,
+    next_entry: NextEntry,
+    step_limit: int | None,
+    on_episode: OnEpisode,
+    log: EpisodeLog | None = None,
+) -> None:
+    """Play plan entries until `next_entry` gives None.
+
+    Args:
+        seats: the environments.
+        acting: the policy at these seats.
+        plan: the entries that indices refer to.
+        next_entry: the index of the next entry to play; processes share it.
+        step_limit: steps after which an episode is cut and counted as truncated.
+        on_episode: told of every finished episode.
+        log: where visited states go.
+    """
+    playing: dict[int, _Playing] = {}
+    while True:
+        _fill(seats, acting, plan, next_entry, on_episode, playing, log)
+        if not playing:
+            return
+        live = list(playing)
+        chosen, executed, metrics = acting.act(live)
+        steps = seats.step(executed, live)
+        finished: list[int] = []
+        for row, seat in enumerate(live):
+            episode, step = playing[seat], steps[seat]
+            for name, values in metrics.items():
+                episode.steering[name] = episode.steering.get(name, 0.0) + float(values[row])
+            if isinstance(step, Exception):
+                on_episode(_failed(episode, step))
+                if log is not None:
+                    log.drop(seat)
+                del playing[seat]
+                continue
+            episode.episode_return += step.reward
+            episode.length += 1
+            cut = step_limit is not None and episode.length >= step_limit and not step.terminated
+            if cut:
+                step = step._replace(truncated=True)
+            if log is not None:
+                log.step(seat, chosen[seat], executed[seat], step, seats.env(seat))
+            if step.terminated or step.truncated:
+                on_episode(_finished(episode, step))
+                finished.append(seat)
+                del playing[seat]
+            else:
+                acting.see(seat, step.observation)
+        if log is not None and finished:
+            log.write(finished)
+
+
+def _fill(
+    seats: Seats,
+    acting: Acting,
+    plan: EpisodePlan,
+    next_entry: NextEntry,
+    on_episode: OnEpisode,
+    playing: dict[int, _Playing],
+    log: EpisodeLog | None,
+) -> None:
+    """Give the free seats their next entries; an environment that cannot be reset is a failed episode."""
+    while len(playing) < seats.num_seats and not (seats.start_together and playing):
+        indices: dict[int, int] = {}
+        for seat in range(seats.num_seats):
+            if seat not in playing and (index := next_entry()) is not None:
+                indices[seat] = index
+        if not indices:
+            return
+        starts = seats.begin({seat: plan[index] for seat, index in indices.items()})
+        for seat, index in indices.items():
+            start, episode = starts[seat], _Playing(index, plan[index].seed)
+            if not isinstance(start, Start):
+                on_episode(_failed(episode, start))
+                continue
+            playing[seat] = episode
+            acting.begin(seat, start.observation, episode.seed)
+            if log is not None:
+                log.begin(seat, start.observation, plan[index], index, seats.env(seat))
+
+
+def _failed(episode: _Playing, error: Exception) -> Episode:
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return Episode(episode.index, episode.seed, float("nan"), episode.length, False, False, failed=text)
+
+
+def _finished(episode: _Playing, step: Step) -> Episode:
+    return Episode(
+        index=episode.index,
+        seed=episode.seed,
+        episode_return=_true_return(episode.episode_return, step.info),
+        length=episode.length,
+        terminated=step.terminated,
+        truncated=step.truncated and not step.terminated,
+        success=_success(step.info),
+        steering={name: total / episode.length for name, total in episode.steering.items()},
+    )
+
+
+def _true_return(seen: float, info: Any) -> float:
+    """The return before wrappers changed the rewards, where a Monitor counted it: SB3's own rule."""
+    counted = info.get("episode")
+    if not isinstance(counted, dict) or "r" not in counted:
+        return seen
+    monitored = float(np.asarray(counted["r"]).reshape(-1)[0])
+    return seen if abs(monitored - seen) <= _MONITOR_ROUNDING * max(1.0, abs(seen)) else monitored
+
+
+def _success(info: Any) -> bool | None:
+    for key in ("is_success", "success"):
+        if key in info:
+            return bool(np.asarray(info[key]).reshape(-1)[0])
+    return None
+
+
+def in_order(indices: Array | range | list[int]) -> NextEntry:
+    """Plan indices one after the other, for a single process."""
+    remaining = iter(indices)
+    return lambda: next(remaining, None)

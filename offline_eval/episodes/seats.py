@@ -1,0 +1,291 @@
+"""Where episodes are played: single environments, a gymnasium VectorEnv or an SB3 VecEnv behind one interface.
+
+A seat plays one episode at a time. Single environments are seated independently: a free seat takes the next entry of
+the plan at once. The environments of a vector are seeded together, so they start together and the next entries wait
+until all have finished; what autoreset begins in the meantime is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from offline_eval.environments import EnvironmentLike, environment_factory
+from offline_eval.episodes.plan import PlanEntry
+from offline_eval.errors import InputError
+from offline_eval.types import Array
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+Info = Mapping[str, Any]
+_NO_INFO: Info = {}
+
+
+class Start(NamedTuple):
+    """A seat after its reset."""
+
+    observation: Any
+    info: Info
+
+
+class Step(NamedTuple):
+    """A seat after a step; `observation` is the true last one where the episode ended."""
+
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: Info
+
+
+class Seats(Protocol):
+    """Environments side by side."""
+
+    num_seats: int
+    start_together: bool
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    notes: tuple[str, ...]
+    max_episode_steps: int | None
+
+    def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
+        """Reset these seats; all of them at once where `start_together`."""
+        ...
+
+    def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
+        """Step the live seats with their rows of `actions` (num_seats, *action_shape)."""
+        ...
+
+    def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        """The environment of a seat where it can be reached."""
+        ...
+
+    def close(self) -> None:
+        """Close what was made here; what the caller made stays open."""
+        ...
+
+
+def make_seats(env: EnvironmentLike, n_envs: int) -> Seats:
+    """Seats for an id, a spec, a factory or a finished environment.
+
+    Args:
+        env: a finished environment is used as it is, and a vector (also one that a factory returns) has its own
+            number of seats.
+        n_envs: seats where environments are made one by one.
+    """
+    from stable_baselines3.common.vec_env import VecEnv
+
+    factory = environment_factory(env)
+    first = factory() if factory is not None else env
+    if isinstance(first, VectorEnv):
+        return VectorSeats(first, owned=factory is not None)
+    if isinstance(first, VecEnv):
+        return VecEnvSeats(first, owned=factory is not None)
+    if not isinstance(first, gym.Env):
+        raise InputError("env", "must make a gymnasium environment", type(first).__name__)
+    return EnvSeats(first, factory, n_envs)
+
+
+class EnvSeats:
+    """Single environments, stepped one after the other.
+
+    An environment that raised is replaced by a fresh one, if there is a factory: its state cannot be trusted.
+    """
+
+    start_together = False
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, first: gym.Env[Any, Any], factory: Any, num_seats: int) -> None:
+        self._factory = factory
+        self.num_seats = num_seats if factory is not None else 1
+        self._envs = [first, *(factory() for _ in range(self.num_seats - 1))]
+        self._broken: set[int] = set()
+        self.observation_space, self.action_space = first.observation_space, first.action_space
+        self.max_episode_steps = first.spec.max_episode_steps if first.spec is not None else None
+
+    def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
+        return {seat: self._reset(seat, entry) for seat, entry in entries.items()}
+
+    def _reset(self, seat: int, entry: PlanEntry) -> Start | Exception:
+        try:
+            if seat in self._broken and self._factory is not None:
+                self._envs[seat] = self._factory()
+                self._broken.discard(seat)
+            # The options are copied: an environment may take its key out of the caller's dict.
+            options = None if entry.options is None else dict(entry.options)
+            return Start(*self._envs[seat].reset(seed=entry.seed, options=options))
+        except Exception as error:  # whatever a foreign environment raises is a failed episode
+            self._broken.add(seat)
+            return error
+
+    def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
+        envs, results = self._envs, {}
+        for seat in live:
+            try:
+                observation, reward, terminated, truncated, info = envs[seat].step(actions[seat])
+                results[seat] = Step(observation, float(reward), bool(terminated), bool(truncated), info)
+            except Exception as error:  # as above
+                self._broken.add(seat)
+                results[seat] = error
+        return results
+
+    def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        return self._envs[seat]
+
+    def close(self) -> None:
+        if self._factory is not None:
+            for env in self._envs:
+                env.close()
+
+
+class _TogetherSeats:
+    """What a gymnasium VectorEnv and an SB3 VecEnv share: all seats start together, and an error ends them all."""
+
+    start_together = True
+
+    def __init__(self, num_seats: int, owned: bool) -> None:
+        self.num_seats, self._owned = num_seats, owned
+        self.notes: tuple[str, ...] = ()
+        self.max_episode_steps: int | None = None
+
+    def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
+        # Seats without an entry (the last wave) replay the first one's seed and are ignored.
+        spare = next(iter(entries.values()))
+        wave = [entries.get(seat, spare) for seat in range(self.num_seats)]
+        try:
+            starts = self._reset([entry.seed for entry in wave], [entry.options or {} for entry in wave])
+        except InputError:
+            raise
+        except Exception as error:  # whatever foreign environments raise is a failed episode
+            return dict.fromkeys(entries, error)
+        return {seat: starts[seat] for seat in entries}
+
+    def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
+        live = list(live)
+        try:
+            return self._step(actions, live)
+        except Exception as error:  # as above; which environment raised is not known
+            return dict.fromkeys(live, error)
+
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+        raise NotImplementedError
+
+    def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
+        raise NotImplementedError
+
+
+class VectorSeats(_TogetherSeats):
+    """A gymnasium VectorEnv in any of the three autoreset modes."""
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], owned: bool) -> None:
+        super().__init__(env.num_envs, owned)
+        self._vector = env
+        self._same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        self._ended = np.zeros(env.num_envs, dtype=bool)
+        self.max_episode_steps = env.spec.max_episode_steps if env.spec is not None else None
+
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+        self._ended[:] = False
+        if any(options):
+            raise InputError("plan", "cannot give reset options to a vector", options[0], "pass an id or a factory")
+        try:
+            observations, infos = self._vector.reset(seed=seeds)  # type: ignore[arg-type]
+        except (TypeError, gym.error.Error):
+            # Some vectors (CartPole's own) have one generator for all their environments.
+            self.notes = ("this vector takes one seed for all its environments: the table depends on n_envs",)
+            observations, infos = self._vector.reset(seed=seeds[0])
+        return [Start(_row(observations, seat), _row_info(infos, seat)) for seat in range(self.num_seats)]
+
+    def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
+        if self._vector.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and self._ended.any():
+            # A finished environment must not be stepped: it is reset and plays on unseen.
+            self._vector.reset(options={"reset_mask": self._ended.copy()})
+            self._ended[:] = False
+        observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        ended = np.logical_or(terminated, truncated)
+        self._ended |= ended
+        results: dict[int, Step | Exception] = {}
+        for seat in live:
+            observation, info = _row(observations, seat), _row_info(infos, seat) if ended[seat] else _NO_INFO
+            if ended[seat] and self._same_step:
+                observation = infos["final_obs"][seat]
+                info = _row_info(infos.get("final_info", {}), seat)
+            results[seat] = Step(observation, float(rewards[seat]), bool(terminated[seat]), bool(truncated[seat]), info)
+        return results
+
+    def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        envs = getattr(self._vector.unwrapped, "envs", None)
+        return None if envs is None else envs[seat]
+
+    def close(self) -> None:
+        if self._owned:
+            self._vector.close()
+
+
+class VecEnvSeats(_TogetherSeats):
+    """An SB3 VecEnv; a VecNormalize in its stack is held still, and the rewards are those before it."""
+
+    def __init__(self, env: VecEnv, owned: bool) -> None:
+        from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+        super().__init__(env.num_envs, owned)
+        self._venv = env
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self._normalize = unwrap_vec_normalize(env)
+        self._was_training = self._normalize is not None and self._normalize.training
+        if self._normalize is not None:
+            self._normalize.training = False
+            self.notes = ("the environment's VecNormalize was held still, and returns are those before it",)
+
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+        self._venv.seed(seeds[0])  # hands out seeds[0], seeds[0] + 1, ...
+        self._venv.unwrapped._seeds = list(seeds)  # type: ignore[assignment]  # the plan's, where they are others
+        self._venv.set_options([dict(entry) for entry in options])
+        observations = self._venv.reset()
+        infos = self._venv.reset_infos
+        return [Start(_row(observations, seat), infos[seat]) for seat in range(self.num_seats)]
+
+    def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
+        observations, rewards, dones, infos = self._venv.step(actions)
+        if self._normalize is not None:
+            rewards = self._normalize.get_original_reward()
+        results: dict[int, Step | Exception] = {}
+        for seat in live:
+            info, done = infos[seat], bool(dones[seat])
+            truncated = done and bool(info.get("TimeLimit.truncated", False))
+            observation = info["terminal_observation"] if done else _row(observations, seat)
+            results[seat] = Step(observation, float(rewards[seat]), done and not truncated, truncated, info)
+        return results
+
+    def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        envs = getattr(self._venv.unwrapped, "envs", None)
+        return None if envs is None else envs[seat]
+
+    def close(self) -> None:
+        if self._normalize is not None:
+            self._normalize.training = self._was_training
+        if self._owned:
+            self._venv.close()
+
+
+def _row(observations: Any, seat: int) -> Any:
+    """One environment's observation, copied: a vector may reuse its buffer."""
+    if isinstance(observations, dict):
+        return {key: np.array(value[seat]) for key, value in observations.items()}
+    return np.array(observations[seat])
+
+
+def _row_info(infos: Mapping[str, Any], seat: int) -> Info:
+    """One environment's entries of a vector's infos: those whose mask `_key` holds."""
+    row: dict[str, Any] = {}
+    for key, values in infos.items():
+        if key.startswith("_") or not infos.get(f"_{key}", np.zeros(seat + 1, dtype=bool))[seat]:
+            continue
+        row[key] = _row_info(values, seat) if isinstance(values, dict) else values[seat]
+    return row

@@ -1,0 +1,162 @@
+"""What steering does to an agent, beside its controls, on the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.environments import EnvironmentLike
+from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
+from offline_eval.errors import InputError
+from offline_eval.stats import PairedDifference, paired_difference
+from offline_eval.types import Critic, Predictor, Rule
+from offline_eval.wrappers import L2, OPEX, BestOfN, GaussianProposal, Min, MultiplyAction, Placebo, RandomDirection
+
+if TYPE_CHECKING:
+    from offline_eval.wrappers.directions import Direction, Reduction
+
+PLAIN = "plain"
+"""The unsteered policy: the row of step size 0."""
+
+CONTROLS = ("random", "multiply", "placebo")
+_FACTORS = (1.1, 1.2)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the study.
+
+    Attributes:
+        name: unique in the study.
+        rule: None for the unsteered policy.
+        step_size: length or coefficient of a step, None where the rule has none.
+        control: name of the variant that this one must beat before its gain is its own; None for a control.
+    """
+
+    name: str
+    rule: Rule | None
+    step_size: float | None = None
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class SteeringRow:
+    """A variant and what it did.
+
+    Attributes:
+        variant: what was played.
+        evaluation: its episodes.
+        paired: difference to the unsteered policy on the same episodes; None for the policy itself.
+        against_control: difference to the variant's own control on the same episodes, where it has one.
+    """
+
+    variant: Variant
+    evaluation: Evaluation
+    paired: PairedDifference | None
+    against_control: PairedDifference | None
+
+
+def steering_variants(
+    critic: Critic,
+    step_sizes: Sequence[float] = (0.05, 0.2),
+    *,
+    direction: Direction | None = None,
+    reduce: Reduction | None = None,
+    num_steps: int = 1,
+    best_of: Sequence[int] = (),
+    proposal_std: float = 0.2,
+    controls: Sequence[str] = CONTROLS,
+) -> list[Variant]:
+    """OPEX at each step size, best-of-N at each number, and their controls.
+
+    Args:
+        critic: rates the actions.
+        step_sizes: 0 stands for the unsteered policy, which is always there.
+        direction: of an OPEX step, `L2()` if left out: a step of `step_size` in the scaled space.
+        reduce: how the critic's heads become one value, `Min()` if left out.
+        num_steps: OPEX steps.
+        best_of: numbers of candidates for best-of-N.
+        proposal_std: spread of the candidates around the policy's action, scaled space.
+        controls: "random" (a random direction of the same length, for each steered row), "multiply" (actions times
+            1.1 and 1.2) and "placebo" (noise of 1e-6, which only re-draws chaos).
+    """
+    for control in controls:
+        if control not in CONTROLS:
+            raise InputError("controls", f"must be among {', '.join(CONTROLS)}", control)
+    direction, reduce = direction or L2(), reduce or Min()
+    steered: list[Variant] = []
+    for step_size in dict.fromkeys(step_sizes):
+        if step_size == 0:
+            continue
+        rule = OPEX(critic, step_size, num_steps=num_steps, direction=direction, reduce=reduce)
+        steered.append(Variant(f"OPEX {step_size:g}", rule, step_size))
+    for num_samples in dict.fromkeys(best_of):
+        rule_of_n = BestOfN(critic, num_samples, GaussianProposal(proposal_std), reduce=reduce)
+        steered.append(Variant(f"best of {num_samples}", rule_of_n))
+
+    variants = [Variant(PLAIN, None, 0.0)]
+    for variant in steered:
+        if "random" not in controls:
+            variants.append(variant)
+            continue
+        control = Variant(f"random as {variant.name}", RandomDirection(like=variant.rule), variant.step_size)
+        variants += [Variant(variant.name, variant.rule, variant.step_size, control.name), control]
+    if "multiply" in controls:
+        variants += [Variant(f"times {factor:g}", MultiplyAction(factor)) for factor in _FACTORS]
+    if "placebo" in controls:
+        variants.append(Variant("placebo 1e-06", Placebo(1e-6)))
+    return variants
+
+
+def steer(
+    model: Predictor,
+    env: EnvironmentLike,
+    variants: Sequence[Variant],
+    plan: EpisodePlan | None = None,
+    *,
+    done: Mapping[str, Sequence[Episode]] | None = None,
+    log_states: Callable[[str], Any] | None = None,
+    on_episode: Callable[[str, Episode], None] | None = None,
+    **options: Any,
+) -> list[SteeringRow]:
+    """Play every variant on the same episodes and pair them.
+
+    Args:
+        model: anything with SB3's `predict`.
+        env: an id, a spec or a factory (a finished environment works too).
+        variants: from `steering_variants`, or your own; the unsteered policy is added where it is missing.
+        plan: the episodes; 20 of them if left out.
+        done: finished episodes of an interrupted study, by variant.
+        log_states: from a variant's name to the folder of its states.
+        on_episode: told of each episode as it finishes.
+        options: further keywords of `evaluate`.
+    """
+    plan = plan or EpisodePlan.seeded()
+    if all(variant.rule is not None for variant in variants):
+        variants = [Variant(PLAIN, None, 0.0), *variants]
+    evaluations: dict[str, Evaluation] = {}
+    for variant in variants:
+        evaluations[variant.name] = evaluate(
+            model,
+            env,
+            plan,
+            rule=variant.rule,
+            done=(done or {}).get(variant.name, ()),
+            log_states=None if log_states is None else log_states(variant.name),
+            on_episode=None if on_episode is None else lambda e, name=variant.name: on_episode(name, e),
+            **options,
+        )
+    plain = next(variant.name for variant in variants if variant.rule is None)
+    return [_row(variant, evaluations, plain) for variant in variants]
+
+
+def _row(variant: Variant, evaluations: Mapping[str, Evaluation], plain: str) -> SteeringRow:
+    mine = evaluations[variant.name]
+    control = evaluations.get(variant.control) if variant.control is not None else None
+    return SteeringRow(
+        variant,
+        mine,
+        paired=None if variant.name == plain else paired_difference(mine.returns, evaluations[plain].returns),
+        against_control=None if control is None else paired_difference(mine.returns, control.returns),
+    )
