@@ -1,0 +1,224 @@
+"""What is readable in a file that Stable-Baselines3's `save` wrote; nothing that is pickled in it is run.
+
+Such a file is a zip: `data` is JSON whose values are plain where they can be and pickled where they cannot, and
+`*.pth` are tensors. A pickled value carries readable twins of its attributes: a space its shape and bounds, a policy
+class its module. The twins and the tensors say all that is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from gymnasium import Space, spaces
+from torch import Tensor
+
+from offline_eval.errors import AgentFileError
+
+_SAVED_BY_SB3 = "must be a file that the `save` of a Stable-Baselines3 algorithm wrote"
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """A value that the file holds as a pickle.
+
+    Attributes:
+        kind: the name of its class, as `gymnasium.spaces.box.Box`.
+        twins: its attributes as far as JSON could write them; the others as their `str`.
+        encoded: the pickle, base64.
+    """
+
+    kind: str
+    twins: Mapping[str, Any]
+    encoded: str
+
+    def run(self) -> Any:
+        """Unpickle: runs whatever the file's author put there."""
+        return pickle.loads(base64.b64decode(self.encoded))
+
+    @property
+    def class_name(self) -> str:
+        """The qualified name, where the value is a class: its methods know it."""
+        methods = (re.match(r"<function (\w+)\.\w+ at ", str(twin)) for twin in self.twins.values())
+        names = [found.group(1) for found in methods if found]
+        return f"{self.twins.get('__module__', 'an unnamed module')}.{names[0] if names else '<a class>'}"
+
+
+@dataclass(frozen=True)
+class SpaceInFile:
+    """The readable part of a space.
+
+    Attributes:
+        kind: `Box`, `Discrete`, ...
+        size: the shape, or (n,) of a Discrete; None where the file does not say.
+        bounds: the least low and the greatest high of a Box; None where the file does not say.
+    """
+
+    kind: str
+    size: tuple[int, ...] | None
+    bounds: tuple[list[float], list[float]] | None = None
+
+    @classmethod
+    def of(cls, value: object) -> SpaceInFile | None:
+        """Read it from a value of the file; None where that is no space."""
+        if not isinstance(value, Pickled):
+            return None
+        kind, twins = value.kind.rpartition(".")[2], value.twins
+        size = twins.get("n") if kind == "Discrete" else twins.get("_shape", twins.get("shape"))
+        try:
+            # JSON has no NumPy integer: newer files write "2" for 2.
+            numbers = tuple(int(n) for n in (size if isinstance(size, list) else [size]))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return cls(kind, None)
+        low, high = _numbers(twins.get("low")), _numbers(twins.get("high"))
+        return cls(kind, numbers, None if low is None or high is None else (low, high))
+
+    @classmethod
+    def like(cls, space: Space[Any]) -> SpaceInFile:
+        """The same record of a space at hand."""
+        size = (int(space.n),) if isinstance(space, spaces.Discrete) else space.shape
+        bounds = None
+        if isinstance(space, spaces.Box):
+            bounds = (space.low.ravel().tolist(), space.high.ravel().tolist())
+        return cls(type(space).__name__, size, bounds)
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else str(self.size)
+        return f"Discrete({self.size[0]})" if self.kind == "Discrete" and self.size else f"{self.kind}{size}"
+
+
+def _numbers(printed: object) -> list[float] | None:
+    """The entries of a printed array; None where it was cut short by `...` or is missing."""
+    if not isinstance(printed, str) or "..." in printed:
+        return None
+    try:
+        return [float(word) for word in printed.replace("[", " ").replace("]", " ").split()]
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class AgentFile:
+    """The readable content of an agent's file.
+
+    Attributes:
+        path: where it lies.
+        data: attributes of the algorithm: plain JSON values, or `Pickled`.
+        weights: the policy's state dict, critics included, on the CPU.
+        variables: tensors beside the policy, as `log_ent_coef`.
+        version: of the Stable-Baselines3 that wrote it; "before 1.0" where it does not say.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    variables: Mapping[str, Any]
+    version: str
+
+    @property
+    def networks(self) -> set[str]:
+        """The top-level names in the weights: `actor`, `critic`, ..."""
+        return {name.partition(".")[0] for name in self.weights}
+
+    def refusal(self, rule: str, way_out: str = "") -> AgentFileError:
+        """An error about this file."""
+        return AgentFileError("path", rule, os.fspath(self.path), way_out)
+
+
+def read_agent_file(path: str | os.PathLike[str]) -> AgentFile:
+    """Read an agent's file.
+
+    Args:
+        path: of the zip; `.zip` may be left out, as with Stable-Baselines3.
+
+    Raises:
+        AgentFileError: there is no such file, it is not a zip, another library wrote it, or a member is not what it
+            should be.
+    """
+    found = _find(path)
+
+    def refuse(rule: str, way_out: str = "") -> AgentFileError:
+        return AgentFileError("path", rule, os.fspath(found), way_out)
+
+    try:
+        with zipfile.ZipFile(found) as archive:
+            members = {name: archive.read(name) for name in _WANTED if name in archive.namelist()}
+            others = ", ".join(sorted(set(archive.namelist()) - set(members))[:4])
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise refuse("must be a zip", f"{_SAVED_BY_SB3} ({error})") from error
+    except OSError as error:
+        raise refuse("must be readable", str(error.strerror or error)) from error
+    if missing := [name for name in ("data", "policy.pth") if name not in members]:
+        raise refuse(_SAVED_BY_SB3, f"it holds no `{missing[0]}`, but {others or 'nothing'}")
+
+    try:
+        data = json.loads(members["data"])
+    except ValueError as error:
+        raise refuse(_SAVED_BY_SB3, f"its `data` is not JSON ({error})") from error
+    if not isinstance(data, dict) or "policy_class" not in data:
+        raise refuse(_SAVED_BY_SB3, "its `data` names no `policy_class`")
+
+    tensors = {name: _tensors(members[name], name, refuse) for name in members if name.endswith(".pth")}
+    weights = tensors.pop("policy.pth")
+    if not all(isinstance(value, Tensor) for value in weights.values()):
+        raise refuse(_SAVED_BY_SB3, "its `policy.pth` is not a state dict")
+    return AgentFile(
+        path=found,
+        data={name: _value(value) for name, value in data.items()},
+        weights=weights,
+        variables={name: value for member in tensors.values() for name, value in member.items()},
+        version=members.get("_stable_baselines3_version", b"before 1.0").decode(errors="replace"),
+    )
+
+
+# Optimiser states are not among them: an agent is opened to be looked at, and they are two thirds of the file.
+# `tensors.pth` was renamed to `pytorch_variables.pth` in Stable-Baselines3 0.9.
+_WANTED = ("data", "policy.pth", "pytorch_variables.pth", "tensors.pth", "_stable_baselines3_version")
+
+
+def _find(path: str | os.PathLike[str]) -> Path:
+    given = Path(path)
+    with_suffix = given.with_name(given.name + ".zip") if given.name else given
+    for candidate in (given, with_suffix):
+        if candidate.is_file():
+            return candidate
+    if given.is_dir():
+        raise AgentFileError("path", "must be a file", os.fspath(path), "this is a folder")
+    neighbours = sorted(entry.name for entry in given.parent.glob("*.zip"))[:4] if given.parent.is_dir() else []
+    way_out = f"beside it lie {', '.join(neighbours)}" if neighbours else "no agent lies in its folder either"
+    raise AgentFileError("path", "must be an existing file", os.fspath(path), way_out)
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, dict) or ":serialized:" not in value:
+        return value
+    kind = re.sub(r"^<class '(.*)'>$", r"\1", str(value.get(":type:", "")))
+    twins = {name: twin for name, twin in value.items() if name not in (":type:", ":serialized:")}
+    return Pickled(kind, twins, str(value[":serialized:"]))
+
+
+def _tensors(content: bytes, name: str, refuse: Any) -> dict[str, Any]:
+    try:
+        # torch's weights-only reader builds tensors and plain containers and refuses every other name.
+        loaded = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file fails in as many ways as there are files
+        reason = str(error).strip().partition("\n")[0]
+        raise refuse(
+            f"must hold tensors and nothing else in `{name}`",
+            f"{type(error).__name__}: {reason[:200]}. Nothing of it was run; fetch the file again from its author",
+        ) from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise refuse(f"must hold a dict of tensors in `{name}`", f"it holds a {type(loaded).__name__}")
+    return loaded

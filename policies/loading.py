@@ -1,0 +1,241 @@
+"""Agents that Stable-Baselines3 or sb3-contrib saved, opened without running what is pickled in them.
+
+`SAC.load` unpickles a dozen values of the file, and a pickle runs what its author likes. Old files do not even get
+that far: their spaces are pickled from `gym`. Here the spaces come from the environment, the numbers from the readable
+JSON, the networks from readable names, the weights from torch's weights-only reader, and every other attribute is the
+algorithm's own default.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import Space, spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecTransposeImage
+
+from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
+from offline_eval.errors import InputError, SpaceError, bare
+from offline_eval.policies.agent_file import AgentFile, Pickled, SpaceInFile, read_agent_file
+from offline_eval.policies.identity import algorithm_of, policy_of
+from offline_eval.policies.legacy import modern_weights
+from offline_eval.policies.normalization import Normalized, find_vecnormalize
+from offline_eval.policies.vecnormalize_file import read_vecnormalize
+
+
+def load_sb3(
+    path: str | os.PathLike[str],
+    env: EnvironmentLike,
+    device: str | th.device = "auto",
+    *,
+    normalize: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+) -> BaseAlgorithm | Normalized:
+    """Open a Stable-Baselines3 or sb3-contrib agent to evaluate it; nothing that is pickled in the file is run.
+
+    SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C (TRPO and RecurrentPPO too), saved by 0.8 or later; the file says
+    which. The agent has its weights, critics included, and the file's numbers (`gamma`, `learning_rate`, ...). It has
+    no environment, no replay buffer to speak of and fresh optimisers: to go on training, use SB3's own `load`.
+    The global random generators stay as they were.
+
+    Args:
+        path: of the zip; `.zip` may be left out.
+        env: where the agent's spaces come from: an id, a spec, a factory, an Env, VectorEnv or VecEnv, or any object
+            with `observation_space` and `action_space`.
+        device: "auto" takes a GPU where there is one.
+        normalize: the file of the VecNormalize behind which the agent was trained.
+        trust: also run the code in the file where the policy is made of someone's own classes. Only the pickles of
+            `policy_class` and `policy_kwargs` are run, and only where they cannot be read.
+
+    Returns:
+        The agent; a `Normalized` around it where `normalize` is given.
+
+    Raises:
+        AgentFileError: the file is missing, is none of these agents, or needs code of its own.
+        SpaceError: the agent was trained on other observations or actions.
+        InputError: the environment is not known, or normalises already.
+        MissingExtra: the agent needs sb3-contrib.
+    """
+    observation_space, action_space = spaces_of(env)
+    if normalize is not None and find_vecnormalize(env) is not None:
+        raise InputError(
+            "normalize",
+            "must be left out where the environment has a VecNormalize",
+            os.fspath(normalize),
+            "once is enough",
+        )
+    file = read_agent_file(path)
+    algorithm = algorithm_of(file)
+    with _quiet():
+        observation_space = _channels_first(observation_space)
+        _check_spaces(file, env, observation_space, action_space)
+        policy_class, policy_kwargs = policy_of(file, algorithm, trust)
+        model = _build(file, algorithm, policy_class, policy_kwargs, observation_space, action_space, device)
+        _give_weights(file, model)
+    return model if normalize is None else Normalized(model, read_vecnormalize(normalize))
+
+
+def spaces_of(env: EnvironmentLike) -> tuple[Space[Any], Space[Any]]:
+    """Observation and action space of one environment.
+
+    Args:
+        env: an id, a spec or a factory (an environment is made and closed again), an Env, VectorEnv or VecEnv, or any
+            object with the two spaces.
+    """
+    for prefix in ("single_", ""):
+        observation_space = getattr(env, f"{prefix}observation_space", None)
+        action_space = getattr(env, f"{prefix}action_space", None)
+        if isinstance(observation_space, Space) and isinstance(action_space, Space):
+            return observation_space, action_space
+    with _quiet():
+        factory = environment_factory(env)
+        if factory is None:
+            raise InputError("env", "must have an `observation_space` and an `action_space`", type(env).__name__)
+        made = factory()
+        try:
+            return spaces_of(made)
+        finally:
+            made.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that concern training: old ids, PPO on a GPU, the age of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _channels_first(space: Space[Any]) -> Space[Any]:
+    """The space as SB3's policies see it: images have their channels in front. `predict` turns observations."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _channels_first(part) for key, part in space.spaces.items()})
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
+        return VecTransposeImage.transpose_space(space)
+    return space
+
+
+def _check_spaces(file: AgentFile, env: Any, observation_space: Space[Any], action_space: Space[Any]) -> None:
+    name = environment_id(env)
+    for what, space in (("observation", observation_space), ("action", action_space)):
+        ours, theirs = SpaceInFile.like(space), SpaceInFile.of(file.data.get(f"{what}_space"))
+        if theirs is None or (theirs.kind == ours.kind and theirs.size in (None, ours.size)):
+            continue
+        raise SpaceError(
+            "env",
+            f"must have the {what} space that the agent was trained with, {theirs}",
+            bare(f"{ours} of {name}"),
+            "name the environment it was trained in, with the same wrappers",
+        )
+    if theirs is None or theirs.bounds is None or ours.bounds is None:
+        return
+    # The bounds decide what the policy's outputs mean; eight printed digits is what the file gives.
+    if not np.allclose(theirs.bounds, ours.bounds, rtol=1e-5):
+        raise SpaceError(
+            "env",
+            f"must have the action bounds that the agent was trained with, {_bounds(theirs)}",
+            bare(f"{_bounds(ours)} of {name}"),
+            "wrap it in gymnasium's RescaleAction as in training",
+        )
+
+
+def _bounds(space: SpaceInFile) -> str:
+    low, high = space.bounds or ([], [])
+    return f"[{min(low):g}, {max(high):g}]" if len(set(low)) == len(set(high)) == 1 else f"{low} to {high}"
+
+
+# Ours to decide, whatever the file says: evaluation is silent, and buffers would only be carried about.
+_OURS = {
+    "policy",
+    "policy_class",
+    "policy_kwargs",
+    "device",
+    "env",
+    "verbose",
+    "tensorboard_log",
+    "n_envs",
+    "observation_space",
+    "action_space",
+    "replay_buffer_class",
+    "replay_buffer_kwargs",
+    "rollout_buffer_class",
+    "rollout_buffer_kwargs",
+    "train_freq",
+    "action_noise",
+    "ep_info_buffer",
+    "ep_success_buffer",
+}
+_WHILE_BUILDING: dict[str, Any] = {"buffer_size": 1, "n_steps": 1, "optimize_memory_usage": False, "seed": None}
+
+
+def _build(
+    file: AgentFile,
+    algorithm: type[BaseAlgorithm],
+    policy_class: type[BasePolicy],
+    policy_kwargs: dict[str, Any],
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    device: str | th.device,
+) -> BaseAlgorithm:
+    """The algorithm as the file describes it, with networks of random weights and buffers of one row."""
+    try:
+        # SB3 seeds the global generators and draws weights from them; here the caller's stay as they were.
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(0)
+            model: Any = algorithm(policy_class, env=None, device=device, _init_setup_model=False)  # type: ignore[call-arg]
+            numbers = {
+                key: value
+                for key, value in file.data.items()
+                if key in vars(model) and key not in _OURS and not isinstance(value, Pickled)
+            }
+            vars(model).update(numbers)
+            model.policy_kwargs = policy_kwargs
+            model.observation_space, model.action_space, model.n_envs = observation_space, action_space, 1
+            if isinstance(getattr(model, "target_entropy", None), str):
+                # SB3's default asks the environment, and there is none.
+                model.target_entropy = -float(np.prod(action_space.shape or ()))
+            kept = {key: vars(model)[key] for key in _WHILE_BUILDING if key in vars(model)}
+            vars(model).update({key: _WHILE_BUILDING[key] for key in kept})
+            model._setup_model()
+            vars(model).update(kept)
+            if model.use_sde:
+                model.policy.reset_noise()
+    except InputError:
+        raise
+    except Exception as error:  # the numbers come from a file: they can be anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise file.refusal(f"must describe a {algorithm.__name__} that Stable-Baselines3 can build", reason) from error
+    return model  # type: ignore[no-any-return]
+
+
+def _give_weights(file: AgentFile, model: BaseAlgorithm) -> None:
+    expected = model.policy.state_dict()
+    weights = modern_weights(file.weights, expected)
+    for name in sorted(expected.keys() & weights.keys()):
+        if expected[name].shape != weights[name].shape:
+            raise SpaceError(
+                "env",
+                "must have the spaces that the agent was trained with",
+                bare(f"`{name}` of shape {tuple(expected[name].shape)} for {model.observation_space}"),
+                f"it is {tuple(weights[name].shape)} in the file: name the environment the agent was trained in",
+            )
+    if lacking := sorted(expected.keys() ^ weights.keys()):
+        side = "lacks" if lacking[0] in expected else "has"
+        raise file.refusal(
+            f"must hold the weights of a {type(model).__name__} as Stable-Baselines3 builds it today",
+            f"written by {file.version}, it {side} `{lacking[0]}`",
+        )
+    model.policy.load_state_dict(weights)
+    model.policy.set_training_mode(False)
+    for name in model._get_torch_save_params()[1]:
+        value, ours = file.variables.get(name), getattr(model, name, None)
+        if isinstance(value, th.Tensor) and isinstance(ours, th.Tensor) and value.shape == ours.shape:
+            ours.data.copy_(value)
