@@ -5,6 +5,7 @@
     OfflineEvalError
     ├── InputError (also a ValueError)      an argument breaks a rule: its name, the rule, the value, the way out
     │   ├── AgentFileError                  a file that cannot be opened as an agent
+    │   ├── DatasetError                    a file, a folder or arrays that are no data set, or a broken one
     │   ├── SpaceError                      observations or actions of another shape than expected
     │   └── CriticError                     a critic that returns the wrong shape, or cannot be had
     ├── MissingExtra (also an ImportError)  an optional dependency is absent: the pip line that brings it
@@ -55,6 +56,10 @@ def bare(text: str) -> str:
 
 class AgentFileError(InputError):
     """A file that cannot be opened as an agent."""
+
+
+class DatasetError(InputError):
+    """A file, a folder or arrays that cannot be opened as a data set."""
 
 
 class SpaceError(InputError):

@@ -1,0 +1,126 @@
+"""`open_dataset(path)`: finds the format by itself, and leaves on the disk what is too large for memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+from gymnasium import Space
+
+from offline_eval.datasets.d4rl import read_d4rl, write_d4rl
+from offline_eval.datasets.packed import INDEX, LargeToDisk, read_packed, write_packed
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.errors import DatasetError, InputError
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of arrays up to which a data set is read into memory; a larger one is memory-mapped."""
+
+READERS: dict[str, Callable[..., Dataset]] = {"d4rl": read_d4rl}
+"""Readers by format: `reader(path, observation_space, action_space, max_episode_steps, place)`."""
+
+WRITERS: dict[str, Callable[..., Path]] = {"d4rl": write_d4rl, "packed": write_packed}
+"""Writers by format: `writer(dataset, path)`."""
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    observation_space: Space[Any] | None = None,
+    action_space: Space[Any] | None = None,
+    max_episode_steps: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    cache: str | os.PathLike[str] | None = None,
+    check_finite: bool = True,
+) -> Dataset:
+    """Open a data set of any known format: flat D4RL HDF5, and a folder of `write_packed`.
+
+    A data set whose arrays are larger than `memory_limit` is read once, block by block, into a folder of .npy files
+    under `cache`, and is memory-mapped from there, then and the next time.
+
+    Args:
+        path: a file or a folder.
+        observation_space: an environment's; the data must fit it.
+        action_space: the same; it also says what a file without action bounds leaves open.
+        max_episode_steps: cuts episodes of a file that has neither timeouts nor next observations.
+        memory_limit: in bytes.
+        cache: the folder for large data sets; else `$OFFLINE_EVAL_CACHE`, else the user's cache folder.
+        check_finite: refuse NaN and infinite numbers. A data set that came out of the cache was checked before.
+
+    Raises:
+        DatasetError: the file is no data set, is truncated, is empty, does not say where its episodes end, or holds
+            NaN (named by index).
+        SpaceError: the data come from another environment.
+        StorageError: the cache could not be written.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if kind == "packed":
+        dataset = read_packed(path, memory_map=_size(path) > memory_limit)
+        dataset = dataset.for_spaces(observation_space, action_space)
+        return dataset.check_finite() if check_finite else dataset
+    wanted = (_signature(path), str(observation_space), str(action_space), max_episode_steps, check_finite)
+    folder = _cache_folder(cache) / hashlib.sha256(repr(wanted).encode()).hexdigest()[:32]
+    if not (folder / INDEX).exists():
+        with LargeToDisk(folder, memory_limit) as place:
+            dataset = READERS[kind](path, observation_space, action_space, max_episode_steps, place)
+            if check_finite:
+                dataset.check_finite()
+            if not place.used:
+                return dataset
+            place.finish(dataset)
+    dataset = read_packed(folder, memory_map=_size(folder) > memory_limit)
+    return replace(dataset, source=replace(dataset.source, path=str(path), format=kind))
+
+
+def save_dataset(dataset: Dataset, path: str | os.PathLike[str], layout: str) -> Path:
+    """Write a data set in one of the layouts of `WRITERS`.
+
+    Raises:
+        InputError: no such layout.
+        StorageError: it could not be written; nothing is left behind.
+    """
+    if layout not in WRITERS:
+        raise InputError("layout", f"must be one of {', '.join(sorted(WRITERS))}", layout)
+    return WRITERS[layout](dataset, path)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format of a file or folder, by its content: a key of `READERS`, or `packed`.
+
+    Raises:
+        DatasetError: it does not exist, or is none that is known.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DatasetError("path", "must exist", str(path))
+    if (path / INDEX).is_file():
+        return "packed"
+    if path.is_file() and h5py.is_hdf5(path):
+        return "d4rl"
+    known = "a flat D4RL HDF5 file or a folder written by `write_packed`"
+    raise DatasetError("path", f"must be a data set: {known}", str(path))
+
+
+def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the file, or of every file of the folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = ((str(file.resolve()), file.stat()) for file in files if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+    if cache is not None:
+        return Path(cache)
+    named = os.environ.get("OFFLINE_EVAL_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offline-eval"
