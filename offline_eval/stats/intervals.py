@@ -119,8 +119,8 @@ def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
 def wilson_interval(successes: int, n: int) -> Interval:
     """Interval of a success rate, in [0, 1].
 
-    Marked with one or two successes or failures, where the coverage dips to .83, and below five trials. An interval that
-    misses without a mark comes in at most 9.1 % of samples, whatever the rate and n (computed, not simulated).
+    Marked with one or two successes or failures, where the coverage dips to .83, and below five trials. An interval
+    that misses without a mark comes in at most 9.1 % of samples, whatever the rate and n (computed, not simulated).
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
 
