@@ -167,7 +167,7 @@ def _sign_test(wins: int, losses: int) -> float:
 
 
 def _required_n(differences: FloatArray) -> int | None:
-    """Guenther's correction of the normal approximation: within one of the noncentral t from n = 4 on."""
+    """Guenther's correction of the normal approximation: at most one pair short of the noncentral t test."""
     if len(differences) < 2 or differences.mean() == 0:
         return None
     from scipy.special import ndtri

@@ -97,8 +97,8 @@ def bootstrap_iqm(scores: ArrayLike, seed: Seed = 0, num_resamples: int = 50_000
     """IQM of normalised scores (num_runs, num_tasks), runs resampled within each task, percentile interval.
 
     The protocol of R. Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", 2021, so
-    that numbers compare with theirs. Resampling few runs gives intervals that are too narrow (.77 to .83 with 2 runs,
-    .90 to .92 with 5), hence the mark below 10.
+    that numbers compare with theirs. Resampling few runs gives intervals that are too narrow (.81 to .83 with 2 runs,
+    .90 to .91 with 5), hence the mark below 10.
 
     Raises:
         InputError: not a table of finite numbers, empty, or num_resamples < 1.
