@@ -6,10 +6,7 @@ HalfCheetah the returns differ by up to 100. With every batch padded to the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
-
-import numpy as np
 
 from offline_eval.types import Array, Observations
 
@@ -17,18 +14,6 @@ WIDTH = 16
 """Rows of a padded batch. On the CPU 16 rows cost about as much as one."""
 
 Rows = TypeVar("Rows", Array, Observations)
-
-
-def blocks(num_rows: int, width: int | None) -> Iterator[tuple[Array, int]]:
-    """The rows of each block, and how many of them are real.
-
-    A short block repeats its last row up to `width`: a real row keeps the padding finite. Without a width there is
-    one block.
-    """
-    width = width or max(num_rows, 1)
-    for start in range(0, num_rows, width):
-        size = min(width, num_rows - start)
-        yield np.minimum(np.arange(start, start + width), start + size - 1), size
 
 
 def take(rows: Rows, index: Array) -> Rows:

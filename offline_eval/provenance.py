@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def recipe(choice: Any) -> Any:
-    """An object and its fields as plain data: `OPEX(step_size=0.2, ...)` becomes {"name": "OPEX", "step_size": 0.2, ...}.
+    """An object and its fields as plain data: `OPEX(step_size=0.2)` becomes {"name": "OPEX", "step_size": 0.2, ...}.
 
     What is no dataclass (a critic, a network) is named by its type.
     """

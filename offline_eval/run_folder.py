@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class RunFolder:
 
     def states(self, variant: str) -> Path:
         """Where a variant's visited states go."""
-        return self.path / "states" / variant
+        return self.path / "states" / re.sub(r"[^\w.]+", "-", variant)
 
     def finish(self, evaluations: Mapping[str, Evaluation], result: Mapping[str, Any]) -> None:
         """Put the table in the plan's order and complete the manifest.
@@ -199,5 +200,3 @@ def _episode(row: Mapping[str, str]) -> Episode:
 def _short(value: object, longest: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= longest else text[: longest - 3] + "..."
-
-

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from offline_eval.batching import blocks
+from offline_eval.batching import take
 from offline_eval.types import Array, Observations, Predictor
 from offline_eval.wrappers.host import Metrics, Steering, noise_generator
 
@@ -38,8 +38,10 @@ class Acting:
         deterministic: bool,
     ) -> None:
         self.policy, self.steering, self.deterministic = policy, steering, deterministic
-        self._blocks = [slice(index[0], index[0] + len(index)) for index, _ in blocks(num_seats, width)]
-        num_rows = self._blocks[-1].stop
+        width = width or num_seats
+        num_rows = -(-num_seats // width) * width
+        self._blocks = np.arange(num_rows).reshape(-1, width)
+        self._num_seats = num_seats
         self._observations = _zeros(observation_space, num_rows)
         self._starts = np.ones(num_rows, dtype=bool)
         self._states: list[Any] = [None] * len(self._blocks)
@@ -63,26 +65,26 @@ class Acting:
         """Act for the live seats.
 
         Returns:
-            The policy's actions and the executed ones, both (rows, *action_shape) with one row a seat, and what the
-            rule reported, each (len(live),).
+            The policy's actions and the executed ones, both (num_seats, *action_shape), and what the rule
+            reported, each (len(live),).
         """
         parts = []
         for number, block in enumerate(self._blocks):
             actions, self._states[number] = self.policy.predict(
-                _rows(self._observations, block),
+                take(self._observations, block),
                 state=self._states[number],
                 episode_start=self._starts[block],
                 deterministic=self.deterministic,
             )
             parts.append(actions)
-        chosen = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self._starts[: len(chosen)] = True
+        chosen = np.concatenate(parts)[: self._num_seats]
+        self._starts[:] = True
         self._starts[live] = False
         if self.steering is None:
             return chosen, chosen, {}
         rows = np.asarray(live)
         noise = self.steering.draw_noise([self._generators[seat] for seat in live])  # type: ignore[misc]
-        steered, metrics = self.steering(_rows(self._observations, rows), chosen[rows], noise)
+        steered, metrics = self.steering(take(self._observations, rows), chosen[rows], noise)
         executed = chosen.copy()
         executed[rows] = steered
         return chosen, executed, metrics
@@ -92,9 +94,3 @@ def _zeros(space: Space[Any], num_rows: int) -> Observations:
     if hasattr(space, "spaces"):
         return {key: _zeros(part, num_rows) for key, part in space.spaces.items()}  # type: ignore[misc]
     return np.zeros((num_rows, *(space.shape or ())), dtype=space.dtype)
-
-
-def _rows(observations: Observations, index: Any) -> Observations:
-    if isinstance(observations, dict):
-        return {key: rows[index] for key, rows in observations.items()}
-    return observations[index]

@@ -60,13 +60,11 @@ class Share:
         steering = None
         if self.rule is not None:
             steering = Steering(self.rule, seats.observation_space, seats.action_space, self.width)
-        acting = Acting(
-            self.policy, steering, seats.observation_space, seats.num_seats, self.width, self.deterministic
-        )
+        acting = Acting(self.policy, steering, seats.observation_space, seats.num_seats, self.width, self.deterministic)
         limit = self.step_limit
         if limit is None and seats.max_episode_steps is None:
             limit = DEFAULT_STEP_LIMIT
-        log = None if self.log is None else self.log.open(seats, number)
+        log = None if self.log is None else self.log.open(seats)
         try:
             # Drawn actions are repeatable, and differ between processes.
             generators = nullcontext() if self.deterministic else seeded_globals(self.plan[0].seed + number)

@@ -62,7 +62,7 @@ def play(
         live = list(playing)
         chosen, executed, metrics = acting.act(live)
         steps = seats.step(executed, live)
-        finished: list[int] = []
+        ended: dict[int, Episode] = {}
         for row, seat in enumerate(live):
             episode, step = playing[seat], steps[seat]
             for name, values in metrics.items():
@@ -75,19 +75,21 @@ def play(
                 continue
             episode.episode_return += step.reward
             episode.length += 1
-            cut = step_limit is not None and episode.length >= step_limit and not step.terminated
-            if cut:
+            if step_limit is not None and episode.length >= step_limit and not step.terminated:
                 step = step._replace(truncated=True)
             if log is not None:
-                log.step(seat, chosen[seat], executed[seat], step, seats.env(seat))
+                action = executed[seat]
+                log.step(seat, action if executed is chosen else chosen[seat], action, step)
             if step.terminated or step.truncated:
-                on_episode(_finished(episode, step))
-                finished.append(seat)
+                ended[seat] = _finished(episode, step)
                 del playing[seat]
             else:
                 acting.see(seat, step.observation)
-        if log is not None and finished:
-            log.write(finished)
+        # First its states, then its row: an episode that counts as finished has both.
+        if log is not None and ended:
+            log.write(ended)
+        for finished in ended.values():
+            on_episode(finished)
 
 
 def _fill(
@@ -116,7 +118,7 @@ def _fill(
             playing[seat] = episode
             acting.begin(seat, start.observation, episode.seed)
             if log is not None:
-                log.begin(seat, start.observation, plan[index], index, seats.env(seat))
+                log.begin(seat, start, plan[index], index)
 
 
 def _failed(episode: _Playing, error: Exception) -> Episode:

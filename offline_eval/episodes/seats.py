@@ -109,6 +109,7 @@ class EnvSeats:
         self.max_episode_steps = first.spec.max_episode_steps if first.spec is not None else None
 
     def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
+        """Reset these seats."""
         return {seat: self._reset(seat, entry) for seat, entry in entries.items()}
 
     def _reset(self, seat: int, entry: PlanEntry) -> Start | Exception:
@@ -124,6 +125,7 @@ class EnvSeats:
             return error
 
     def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
+        """Step the live seats."""
         envs, results = self._envs, {}
         for seat in live:
             try:
@@ -135,9 +137,11 @@ class EnvSeats:
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        """The environment of a seat where it can be reached."""
         return self._envs[seat]
 
     def close(self) -> None:
+        """Close what was made here."""
         if self._factory is not None:
             for env in self._envs:
                 env.close()
@@ -154,6 +158,7 @@ class _TogetherSeats:
         self.max_episode_steps: int | None = None
 
     def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
+        """Reset these seats."""
         # Seats without an entry (the last wave) replay the first one's seed and are ignored.
         spare = next(iter(entries.values()))
         wave = [entries.get(seat, spare) for seat in range(self.num_seats)]
@@ -166,6 +171,7 @@ class _TogetherSeats:
         return {seat: starts[seat] for seat in entries}
 
     def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
+        """Step the live seats."""
         live = list(live)
         try:
             return self._step(actions, live)
@@ -220,10 +226,12 @@ class VectorSeats(_TogetherSeats):
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        """The environment of a seat where it can be reached."""
         envs = getattr(self._vector.unwrapped, "envs", None)
         return None if envs is None else envs[seat]
 
     def close(self) -> None:
+        """Close what was made here."""
         if self._owned:
             self._vector.close()
 
@@ -264,10 +272,12 @@ class VecEnvSeats(_TogetherSeats):
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
+        """The environment of a seat where it can be reached."""
         envs = getattr(self._venv.unwrapped, "envs", None)
         return None if envs is None else envs[seat]
 
     def close(self) -> None:
+        """Close what was made here."""
         if self._normalize is not None:
             self._normalize.training = self._was_training
         if self._owned:

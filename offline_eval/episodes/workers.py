@@ -44,7 +44,11 @@ def warm_up() -> None:
 
 
 def play_in_workers(
-    job: bytes, indices: list[int], num_workers: int, on_episode: Callable[[Episode], None], on_ready: Callable[[], None]
+    job: bytes,
+    indices: list[int],
+    num_workers: int,
+    on_episode: Callable[[Episode], None],
+    on_ready: Callable[[], None],
 ) -> None:
     """Play the plan entries `indices` with `num_workers` processes.
 

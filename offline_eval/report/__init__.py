@@ -1,1 +1,1 @@
-"""To be built."""
+"""What a person looks at: tables for the terminal, pictures."""

@@ -147,11 +147,9 @@ def _num_workers(workers: int | str, plan: EpisodePlan, env: EnvironmentLike, on
     if not isinstance(workers, int) or workers < 1:
         raise InputError("workers", 'must be a number >= 1 or "auto"', workers)
     if workers > 1 and not on_cpu:
-        raise InputError("workers", "must be 1 where the policy is on a GPU", workers, "one batch serves all environments")
+        raise InputError("workers", "must be 1 for a policy on a GPU", workers, "one batch serves all environments")
     if workers > 1 and environment_factory(env) is None:
-        raise InputError(
-            "workers", "must be 1 for a finished environment", workers, "pass an id or a factory: workers make their own"
-        )
+        raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
     return workers
 
 

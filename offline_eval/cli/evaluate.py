@@ -1,0 +1,56 @@
+"""Play an agent on seeded episodes: mean, IQM, median and honest intervals."""
+
+from __future__ import annotations
+
+import argparse
+
+from offline_eval.cli.arguments import (
+    add_environment,
+    add_episodes,
+    add_output,
+    episode_plan,
+    evaluate_options,
+    print_json,
+)
+
+HELP = "play an agent on seeded episodes"
+_VARIANT = "plain"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    add_environment(parser)
+    add_episodes(parser)
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    plan, options = episode_plan(arguments), evaluate_options(arguments)
+    from pathlib import Path
+
+    from offline_eval.cli.run import Run, evaluation_json
+    from offline_eval.episodes import evaluate
+    from offline_eval.policies import load_sb3, weights_hash
+    from offline_eval.report.tables import evaluation_table
+
+    name = Path(arguments.agent).name
+    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
+    with Run(arguments, plan, {_VARIANT: None}, {name: weights_hash(model)}, asked) as current:
+        evaluation = evaluate(
+            model,
+            arguments.env,
+            plan,
+            **options,
+            done=current.done(_VARIANT),
+            log_states=current.states(_VARIANT),
+            on_episode=lambda episode: current.record(_VARIANT, episode),
+        )
+        result = evaluation_json(evaluation)
+        current.finish({_VARIANT: evaluation}, result)
+    if arguments.json:
+        print_json(result)
+    else:
+        print(evaluation_table(evaluation, name))

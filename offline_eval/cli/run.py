@@ -1,0 +1,119 @@
+"""What the commands share while they run: agents, run folders, progress and JSON."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.cli.progress import Progress
+from offline_eval.errors import OfflineEvalError
+
+if TYPE_CHECKING:
+    from offline_eval.episodes import Episode, EpisodePlan, Evaluation
+    from offline_eval.run_folder import RunFolder
+    from offline_eval.stats import PairedDifference, SeedComparison
+
+
+class Run:
+    """One command's episodes: told to a progress bar, kept in the run folder if there is one.
+
+    Args:
+        arguments: of the command.
+        plan: of every variant.
+        variants: by name, as plain data.
+        agents: name and weights' hash of each agent.
+        options: whatever else must agree for the run to be resumed.
+    """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        plan: EpisodePlan,
+        variants: Mapping[str, Any],
+        agents: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.folder: RunFolder | None = None
+        self._log_states = arguments.log_states
+        if arguments.out:
+            from offline_eval.run_folder import RunFolder, plan_to_json
+
+            asked = {
+                "env": arguments.env,
+                "agents": dict(agents),
+                "plan": plan_to_json(plan),
+                "variants": dict(variants),
+                "options": dict(options),
+            }
+            self.folder = RunFolder(arguments.out, asked, arguments.resume)
+        num_done = sum(len(self.done(name)) for name in variants)
+        self._progress = Progress(len(variants) * len(plan) - num_done, "episodes")
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
+
+    def done(self, variant: str) -> list[Episode]:
+        """What an earlier, interrupted run has finished."""
+        return [] if self.folder is None else self.folder.done(variant)
+
+    def states(self, variant: str) -> Path | None:
+        """Where a variant's states go."""
+        return self.folder.states(variant) if self.folder is not None and self._log_states else None
+
+    def record(self, variant: str, episode: Episode) -> None:
+        """One more episode."""
+        if self.folder is not None:
+            self.folder.record(variant, episode)
+        self._progress.advance(variant)
+
+    def finish(self, evaluations: Mapping[str, Evaluation], result: Mapping[str, Any]) -> None:
+        """Complete the run folder; say so where nothing was played at all."""
+        if self.folder is not None:
+            self.folder.finish(evaluations, result)
+        for variant, evaluation in evaluations.items():
+            if len(evaluation.failures) == len(evaluation.plan):
+                raise OfflineEvalError(f"every episode of {variant} failed: {evaluation.failures[0].failed}")
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as the object of `evaluate --json`."""
+    before, after = evaluation.weights_hash
+    summary = evaluation.summary.to_json() | {
+        "length": evaluation.mean_length,
+        "share_truncated": evaluation.share_truncated,
+        "steps_per_second": evaluation.steps_per_second,
+    }
+    if evaluation.successes is not None:
+        from offline_eval.stats import wilson_interval
+
+        succeeded, told = evaluation.successes
+        summary["success"] = {"rate": succeeded / told, "n": told, "ci95": wilson_interval(succeeded, told).to_json()}
+    return {
+        "env": evaluation.env,
+        "algorithm": evaluation.algorithm,
+        "episodes": [episode.to_json() for episode in evaluation.episodes],
+        "summary": summary,
+        "weights_hash": {"before": before, "after": after},
+        "invariant": evaluation.invariant,
+        "notes": list(evaluation.notes),
+    }
+
+
+def difference_json(difference: PairedDifference | SeedComparison | None) -> dict[str, Any] | None:
+    """A difference as plain data."""
+    return None if difference is None else difference.to_json()
+
+
+def names_of(paths: Iterable[str]) -> list[str]:
+    """Short names of files that tell them apart: the file's, or with folders where two files share it."""
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, max(len(part) for part in parts) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names

@@ -1,0 +1,131 @@
+"""Steer an agent at test time and show the gain beside its controls, on the same episodes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from offline_eval.cli.arguments import (
+    add_environment,
+    add_episodes,
+    add_output,
+    choose,
+    episode_plan,
+    evaluate_options,
+    numbers,
+    print_json,
+)
+from offline_eval.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offline_eval.studies.steering import SteeringRow
+
+HELP = "steer an agent by its critic, beside controls"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    add_environment(parser)
+    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic steers (default: AGENT's own)")
+    parser.add_argument(
+        "--step-sizes", default="0,0.05,0.2", help="OPEX steps in the scaled action space (default: %(default)s)"
+    )
+    parser.add_argument("--direction", default="l2", help="of a step: raw (the paper's), l2 or sign (default: l2)")
+    parser.add_argument("--num-steps", type=int, default=1, help="OPEX steps per action (default: 1)")
+    parser.add_argument("--reduce", default="min", help="the critic's heads: min, mean or lower_bound (default: min)")
+    parser.add_argument("--best-of", default="", metavar="N,N", help="numbers of candidates for best-of-N")
+    parser.add_argument(
+        "--proposal-std", type=float, default=0.2, help="spread of best-of-N's candidates (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--controls", default="random,multiply,placebo", help="rows to compare with (default: %(default)s)"
+    )
+    add_episodes(parser)
+    add_output(parser)
+
+
+def _draw(rows: Sequence[SteeringRow], path: Path, title: str) -> None:
+    from offline_eval.report.plots import draw_steering
+
+    try:
+        draw_steering(rows, path, title)
+    except MissingExtra as error:
+        print(f"offline-eval: {error}", file=sys.stderr)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    plan, options = episode_plan(arguments), evaluate_options(arguments)
+    step_sizes = numbers(arguments.step_sizes, float, "--step-sizes")
+    best_of = numbers(arguments.best_of, int, "--best-of")
+    controls = [word.strip() for word in arguments.controls.split(",") if word.strip()]
+    if not step_sizes and not best_of:
+        raise InputError("--step-sizes", "must name a step size where --best-of is not given", arguments.step_sizes)
+    from pathlib import Path
+
+    from offline_eval.cli.run import Run, difference_json, evaluation_json
+    from offline_eval.policies import critic_of, load_sb3, weights_hash
+    from offline_eval.provenance import recipe
+    from offline_eval.report.tables import steering_table
+    from offline_eval.studies.steering import steer, steering_variants
+    from offline_eval.wrappers import L2, LowerBound, Mean, Min, Raw, Sign
+
+    direction = choose(arguments.direction, {"raw": Raw(), "l2": L2(), "sign": Sign()}, "--direction")
+    heads = {"min": Min(), "mean": Mean(), "lower_bound": LowerBound()}
+    reduce = choose(arguments.reduce, heads, "--reduce")
+    name = Path(arguments.agent).name
+    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
+    variants = steering_variants(
+        critic_of(owner),
+        step_sizes,
+        direction=direction,
+        reduce=reduce,
+        num_steps=arguments.num_steps,
+        best_of=best_of,
+        proposal_std=arguments.proposal_std,
+        controls=controls,
+    )
+    agents = {name: weights_hash(model)}
+    if arguments.critic:
+        agents[Path(arguments.critic).name] = weights_hash(owner)
+    asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
+    with Run(arguments, plan, {v.name: recipe(v.rule) for v in variants}, agents, asked) as current:
+        rows = steer(
+            model,
+            arguments.env,
+            variants,
+            plan,
+            done={variant.name: current.done(variant.name) for variant in variants},
+            log_states=current.states,
+            on_episode=current.record,
+            **options,
+        )
+        result = {
+            "env": arguments.env,
+            "rows": [
+                {
+                    "rule": row.variant.name,
+                    "step_size": row.variant.step_size,
+                    "recipe": row.evaluation.recipe,
+                    "control": row.variant.control,
+                    **evaluation_json(row.evaluation),
+                    "steering": row.evaluation.steering,
+                    "paired": difference_json(row.paired),
+                    "against_control": difference_json(row.against_control),
+                }
+                for row in rows
+            ],
+        }
+        current.finish({row.variant.name: row.evaluation for row in rows}, result)
+    if arguments.out:
+        _draw(rows, Path(arguments.out) / "steering.png", f"{name} on {arguments.env}")
+    if arguments.json:
+        print_json(result)
+    else:
+        print(steering_table(rows, name))

@@ -1,0 +1,148 @@
+"""Tables that fit 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, isnan
+
+from offline_eval.episodes import Evaluation
+from offline_eval.stats import Interval, PairedDifference, SeedComparison, wilson_interval
+from offline_eval.studies.comparison import ComparisonRow
+from offline_eval.studies.steering import SteeringRow
+
+MARK = "~"
+"""Stands behind an interval that may cover less than 95 %."""
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Four significant digits, and no more decimals than a return needs."""
+    if isnan(value):
+        return "-"
+    if not isfinite(value):
+        return "inf" if value > 0 else "-inf"
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    return "0" if value == 0 else text
+
+
+def interval(bounds: Interval) -> str:
+    """[low, high], with the mark where it may cover less than it says."""
+    return f"[{number(bounds.low)}, {number(bounds.high)}]{'' if bounds.honest else MARK}"
+
+
+def difference(paired: PairedDifference | SeedComparison | None) -> str:
+    """+mean [low, high]."""
+    return "" if paired is None else f"{number(paired.mean_difference, signed=True)} {interval(paired.ci95)}"
+
+
+def columns(rows: Sequence[Sequence[str]], aligned: str) -> list[str]:
+    """Rows of cells as lines; `aligned` has < or > for each column."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(aligned))]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def evaluation_table(evaluation: Evaluation, agent: str) -> str:
+    """One evaluated policy."""
+    summary = evaluation.summary
+    rows = [
+        ("mean return", f"{number(summary.mean)}  95 % interval {interval(summary.ci95)}"),
+        ("IQM", f"{number(summary.iqm)}  95 % interval {interval(summary.iqm_ci95)}"),
+        ("median", number(summary.median)),
+        ("spread", f"{number(summary.std)} (standard deviation over episodes)"),
+        ("length", f"{number(evaluation.mean_length)} steps, {evaluation.share_truncated:.0%} cut by a limit"),
+    ]
+    if evaluation.successes is not None:
+        succeeded, told = evaluation.successes
+        rows.append(("success", f"{succeeded} of {told}  {interval(wilson_interval(succeeded, told))}"))
+    if evaluation.failures:
+        rows.append(("failed", f"{len(evaluation.failures)} episodes; the first: {evaluation.failures[0].failed}"[:64]))
+    rows.append(("speed", f"{evaluation.steps_per_second:,.0f} steps/s"))
+    rows.append(("weights", _weights(evaluation)))
+    lines = [f"{agent} ({evaluation.algorithm}) on {evaluation.env}: {_plan(evaluation)}", "", *columns(rows, "<<")]
+    return "\n".join([*lines, *_footnotes([summary.ci95, summary.iqm_ci95], evaluation.notes)])
+
+
+def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
+    """What steering did, beside its controls."""
+    plain = next(row for row in rows if row.paired is None)
+    controls = {row.variant.control for row in rows} - {None}
+    cells = [("rule", "mean", "minus plain [95 %]", "wins", "minus its control [95 %]")]
+    for row in rows:
+        name = f"  {row.variant.name}" if row.variant.name in controls else row.variant.name
+        wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n}"
+        mean = number(row.evaluation.summary.mean)
+        cells.append((name, mean, difference(row.paired), wins, difference(row.against_control)))
+    lines = [f"{agent} on {plain.evaluation.env}: {_plan(plain.evaluation)}", "", *columns(cells, "<>>>>"), ""]
+    steered = [row for row in rows if row.against_control is not None]
+    lines += [_verdict(row) for row in steered]
+    lines += _what_was_done(steered)
+    intervals = [paired.ci95 for row in rows for paired in (row.paired, row.against_control) if paired is not None]
+    return "\n".join([*lines, *_footnotes(intervals, plain.evaluation.notes)])
+
+
+def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
+    """Agents beside the first of them."""
+    unit = next((row.difference.unit for row in rows if row.difference is not None), "episode")
+    cells = [("agent", "mean [95 %]", "minus the first [95 %]", "wins", "needed")]
+    for row in rows:
+        paired, summary = row.difference, row.summary
+        episodes = paired if isinstance(paired, PairedDifference) else None
+        wins = f"{episodes.wins}/{episodes.n}" if episodes else ""
+        needed = f"{episodes.required_n}" if episodes and episodes.required_n is not None else ""
+        cells.append((row.name, f"{number(summary.mean)} {interval(summary.ci95)}", difference(paired), wins, needed))
+    lines = [f"{env}: the unit is the {unit}", "", *columns(cells, "<>>>>")]
+    if any(row[4] for row in cells[1:]):
+        lines += ["", "needed: episodes to tell the two apart, if the difference is as seen (power 80 %)"]
+    intervals = [row.summary.ci95 for row in rows] + [row.difference.ci95 for row in rows if row.difference]
+    return "\n".join([*lines, *_footnotes(intervals, ())])
+
+
+def _verdict(row: SteeringRow) -> str:
+    """What may be said of a steered row: its gain is its own only where it beats its control."""
+    against_plain, against_control = row.paired, row.against_control
+    if against_plain is None or against_control is None:
+        raise ValueError("only a row with a control has a verdict")
+    name = row.variant.name
+    if against_plain.ci95.high < 0:
+        return f"{name}: harms"
+    if against_plain.ci95.low <= 0:
+        return f"{name}: no difference to the plain policy can be told"
+    if against_control.ci95.low > 0:
+        return f"{name}: helps, and more than its control"
+    return f"{name}: gains, but no more than its control: the critic has not earned it"
+
+
+def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:
+    names = ("gradient_norm", "displacement", "clipped", "predicted_gain", "non_finite")
+    heads = ("a step, on average", "|gradient|", "moved", "clipped", "gain in Q", "non-finite")
+    cells = [heads]
+    for row in rows:
+        done = row.evaluation.steering
+        values = [done.get(name) for name in names]
+        shown = [
+            "" if value is None else f"{value:.1%}" if name in ("clipped", "non_finite") else number(value)
+            for name, value in zip(names, values, strict=True)
+        ]
+        cells.append((row.variant.name, *shown))
+    return ["", *columns(cells, "<>>>>>")] if rows else []
+
+
+def _plan(evaluation: Evaluation) -> str:
+    seeds = [entry.seed for entry in evaluation.plan]
+    return f"{len(seeds)} episodes, seeds {min(seeds)} to {max(seeds)}"
+
+
+def _weights(evaluation: Evaluation) -> str:
+    before, after = evaluation.weights_hash
+    if before is None:
+        return "none"
+    return f"unchanged ({before[:12]})" if before == after else "CHANGED during the evaluation"
+
+
+def _footnotes(intervals: Sequence[Interval], notes: Sequence[str]) -> list[str]:
+    caveats = dict.fromkeys(bounds.caveat for bounds in intervals if not bounds.honest)
+    lines = [f"{MARK} may cover less than 95 %: {caveat}" for caveat in caveats] + [f"note: {note}" for note in notes]
+    return ["", *lines] if lines else []
