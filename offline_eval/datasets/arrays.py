@@ -163,6 +163,9 @@ def put_trajectory(store: Store, number: int, part: Trajectory) -> None:
             raise DatasetError(f"{name} of trajectory {number}", f"must be of shape {want}", received)
         fill(whole, rows, values)
     store.final_known[number] = part.final_known
+    if not part.final_known:
+        for _, whole in named("observations", store.observations):
+            whole[end + number] = whole[end + number - 1]
     store.truncated[end - 1] |= not store.terminated[end - 1]
 
 

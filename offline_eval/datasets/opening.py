@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import h5py
 from gymnasium import Space
 
 from offline_eval.datasets.d4rl import read_d4rl, write_d4rl
+from offline_eval.datasets.minari import minari_folder, read_minari, write_minari
+from offline_eval.datasets.ogbench import read_npz
 from offline_eval.datasets.packed import INDEX, LargeToDisk, read_packed, write_packed
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import DatasetError, InputError
@@ -20,10 +23,10 @@ from offline_eval.errors import DatasetError, InputError
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of arrays up to which a data set is read into memory; a larger one is memory-mapped."""
 
-READERS: dict[str, Callable[..., Dataset]] = {"d4rl": read_d4rl}
+READERS: dict[str, Callable[..., Dataset]] = {"d4rl": read_d4rl, "minari": read_minari, "npz": read_npz}
 """Readers by format: `reader(path, observation_space, action_space, max_episode_steps, place)`."""
 
-WRITERS: dict[str, Callable[..., Path]] = {"d4rl": write_d4rl, "packed": write_packed}
+WRITERS: dict[str, Callable[..., Path]] = {"d4rl": write_d4rl, "minari": write_minari, "packed": write_packed}
 """Writers by format: `writer(dataset, path)`."""
 
 
@@ -37,7 +40,7 @@ def open_dataset(
     cache: str | os.PathLike[str] | None = None,
     check_finite: bool = True,
 ) -> Dataset:
-    """Open a data set of any known format: flat D4RL HDF5, and a folder of `write_packed`.
+    """Open a data set of any known format: flat D4RL HDF5, a Minari folder or a log, .npz, a folder of `write_packed`.
 
     A data set whose arrays are larger than `memory_limit` is read once, block by block, into a folder of .npy files
     under `cache`, and is memory-mapped from there, then and the next time.
@@ -61,6 +64,7 @@ def open_dataset(
     kind = format_of(path)
     if kind == "packed":
         dataset = read_packed(path, memory_map=_size(path) > memory_limit)
+        dataset = replace(dataset, source=replace(dataset.source, format=kind))
         dataset = dataset.for_spaces(observation_space, action_space)
         return dataset.check_finite() if check_finite else dataset
     wanted = (_signature(path), str(observation_space), str(action_space), max_episode_steps, check_finite)
@@ -74,7 +78,7 @@ def open_dataset(
                 return dataset
             place.finish(dataset)
     dataset = read_packed(folder, memory_map=_size(folder) > memory_limit)
-    return replace(dataset, source=replace(dataset.source, path=str(path), format=kind))
+    return replace(dataset, source=replace(dataset.source, path=str(path)))
 
 
 def save_dataset(dataset: Dataset, path: str | os.PathLike[str], layout: str) -> Path:
@@ -100,9 +104,13 @@ def format_of(path: str | os.PathLike[str]) -> str:
         raise DatasetError("path", "must exist", str(path))
     if (path / INDEX).is_file():
         return "packed"
+    if minari_folder(path) is not None:
+        return "minari"
     if path.is_file() and h5py.is_hdf5(path):
         return "d4rl"
-    known = "a flat D4RL HDF5 file or a folder written by `write_packed`"
+    if path.is_file() and zipfile.is_zipfile(path):
+        return "npz"
+    known = "flat D4RL HDF5, a Minari folder, a .npz of OGBench or of flat rows, or a folder written by `write_packed`"
     raise DatasetError("path", f"must be a data set: {known}", str(path))
 
 

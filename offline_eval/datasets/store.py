@@ -141,9 +141,9 @@ def fill(destination: Array, index: Any, values: Any) -> None:
 
 
 def named(name: str, observations: Observations) -> Iterator[tuple[str, Array]]:
-    """The arrays of observations with their names: `name`, or `name[key]` for each entry of a dict."""
+    """The arrays of observations with their names: `name`, or `name[key]` for each entry of a dict, sorted."""
     if isinstance(observations, dict):
-        for key, value in observations.items():
+        for key, value in sorted(observations.items()):
             yield f"{name}[{key}]", value
     else:
         yield name, observations

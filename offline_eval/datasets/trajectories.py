@@ -185,19 +185,23 @@ class Dataset:
     @cached_property
     def transition_rows(self) -> Array:
         """The row of each transition in the store's actions and rewards, (num_transitions,) int64."""
-        return self.step_rows[self._transition_steps]
+        rows: Array = self.step_rows[self._transition_steps]
+        return rows
 
     @cached_property
     def observation_rows(self) -> Array:
         """The row of each transition in the store's observations; the next observation is one further."""
-        return self.transition_rows + np.repeat(self.numbers, self.lengths)[self._transition_steps]
+        number = np.repeat(self.numbers, self.lengths)
+        rows: Array = self.transition_rows + number[self._transition_steps]
+        return rows
 
     @cached_property
     def next_action_rows(self) -> Array:
         """The row of the action that followed each transition; its own row at the end of a trajectory."""
         is_last = np.zeros(self.num_steps, bool)
         is_last[self.offsets[1:] - 1] = True
-        return self.transition_rows + ~is_last[self._transition_steps]
+        rows: Array = self.transition_rows + ~is_last[self._transition_steps]
+        return rows
 
     def gather(self, index: Any) -> Transitions:
         """Some transitions, by number (an index array or a slice of range(num_transitions))."""
