@@ -48,10 +48,11 @@ class Pickled:
 
     @property
     def class_name(self) -> str:
-        """The qualified name, where the value is a class: its methods know it."""
-        methods = (re.match(r"<function (\w+)\.\w+ at ", str(twin)) for twin in self.twins.values())
-        names = [found.group(1) for found in methods if found]
-        return f"{self.twins.get('__module__', 'an unnamed module')}.{names[0] if names else '<a class>'}"
+        """Module and name, where the value is a class: JSON writes neither, but the printed methods hold the name."""
+        printed = [str(self.twins.get("__init__", "")), *(str(twin) for twin in self.twins.values())]
+        found = (re.match(r"<function (?:.*\.)?(\w+)\.\w+ at ", text) for text in printed)
+        name = next((match.group(1) for match in found if match), "<a class>")
+        return f"{self.twins.get('__module__', 'an unnamed module')}.{name}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class SpaceInFile:
 
     @classmethod
     def of(cls, value: object) -> SpaceInFile | None:
-        """Read it from a value of the file; None where that is no space."""
-        if not isinstance(value, Pickled):
+        """Read it from a value of the file; None where that is no space of gymnasium's (or gym's)."""
+        if not isinstance(value, Pickled) or not hasattr(spaces, kind := value.kind.rpartition(".")[2]):
             return None
-        kind, twins = value.kind.rpartition(".")[2], value.twins
+        twins = value.twins
         size = twins.get("n") if kind == "Discrete" else twins.get("_shape", twins.get("shape"))
         try:
             # JSON has no NumPy integer: newer files write "2" for 2.

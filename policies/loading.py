@@ -221,12 +221,7 @@ def _give_weights(file: AgentFile, model: BaseAlgorithm) -> None:
     weights = modern_weights(file.weights, expected)
     for name in sorted(expected.keys() & weights.keys()):
         if expected[name].shape != weights[name].shape:
-            raise SpaceError(
-                "env",
-                "must have the spaces that the agent was trained with",
-                bare(f"`{name}` of shape {tuple(expected[name].shape)} for {model.observation_space}"),
-                f"it is {tuple(weights[name].shape)} in the file: name the environment the agent was trained in",
-            )
+            raise _misfit(file, f"`{name}` of shape {tuple(weights[name].shape)}", tuple(expected[name].shape))
     if lacking := sorted(expected.keys() ^ weights.keys()):
         side = "lacks" if lacking[0] in expected else "has"
         raise file.refusal(
@@ -239,3 +234,17 @@ def _give_weights(file: AgentFile, model: BaseAlgorithm) -> None:
         value, ours = file.variables.get(name), getattr(model, name, None)
         if isinstance(value, th.Tensor) and isinstance(ours, th.Tensor) and value.shape == ours.shape:
             ours.data.copy_(value)
+
+
+def _misfit(file: AgentFile, found: str, expected: tuple[int, ...]) -> InputError:
+    told = [SpaceInFile.of(file.data.get(f"{what}_space")) for what in ("observation", "action")]
+    if all(space is not None and space.size is not None for space in told):
+        return file.refusal(
+            "must hold weights of the shapes that its `policy_kwargs` describe", f"{found}, not {expected}"
+        )
+    return SpaceError(
+        "env",
+        "must have the spaces that the agent was trained with",
+        bare(f"spaces for which {found} in the file would be {expected}"),
+        "name the environment it was trained in, with the same wrappers",
+    )

@@ -95,3 +95,10 @@ def tiny_ppo_pendulum():
 @pytest.fixture(scope="session")
 def tiny_a2c():
     return on_policy(A2C, "CartPole-v1")
+
+
+@pytest.fixture
+def sac_file(tiny_sac, tmp_path) -> Path:
+    """The file of `tiny_sac`, for one test to change."""
+    tiny_sac.save(tmp_path / "agent.zip")
+    return tmp_path / "agent.zip"
