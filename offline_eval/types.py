@@ -127,6 +127,11 @@ class Rule(Protocol):
         """Where the tensors must lie."""
         ...
 
+    @property
+    def num_rows(self) -> int | None:
+        """How many rows a batch must have, where a field has one entry a row; None for any number."""
+        ...
+
     def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
         """Raise an InputError where the rule cannot serve these spaces."""
         ...
@@ -140,5 +145,8 @@ class Rule(Protocol):
         ...
 
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
-        """Steer scaled actions (batch, action_dim) given noise (batch, *noise_shape)."""
+        """Steer scaled actions (batch, action_dim) given noise (batch, *noise_shape).
+
+        The host projects the result into the box and measures how far it lies from the policy's action.
+        """
         ...

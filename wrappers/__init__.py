@@ -1,1 +1,62 @@
-"""What stands between a policy and an environment."""
+"""What stands between a policy and an environment.
+
+Rules say what to do to an action (`OPEX`, `BestOfN`; the controls `RandomDirection`, `MultiplyAction`, `Placebo`),
+hosts where it is done: `SteerAction` around a `gymnasium.Env`, its namesakes in `offline_eval.wrappers.vector` and
+`offline_eval.wrappers.sb3`, and `SteeredPolicy` around anything with `predict`. `StateLogger` writes what happened.
+
+Names are loaded when they are first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "OPEX": "steering",
+    "BestOfN": "steering",
+    "GaussianProposal": "steering",
+    "RandomDirection": "controls",
+    "MultiplyAction": "controls",
+    "Placebo": "controls",
+    "Raw": "directions",
+    "L2": "directions",
+    "Sign": "directions",
+    "Min": "directions",
+    "Mean": "directions",
+    "LowerBound": "directions",
+    "LinearGain": "directions",
+    "ExactGain": "directions",
+    "SteerAction": "env",
+    "SteeredPolicy": "predictor",
+    "StateLogger": "state_log",
+}
+
+__all__ = list(_HOME)
+
+if TYPE_CHECKING:
+    from offline_eval.wrappers.controls import MultiplyAction as MultiplyAction
+    from offline_eval.wrappers.controls import Placebo as Placebo
+    from offline_eval.wrappers.controls import RandomDirection as RandomDirection
+    from offline_eval.wrappers.directions import L2 as L2
+    from offline_eval.wrappers.directions import ExactGain as ExactGain
+    from offline_eval.wrappers.directions import LinearGain as LinearGain
+    from offline_eval.wrappers.directions import LowerBound as LowerBound
+    from offline_eval.wrappers.directions import Mean as Mean
+    from offline_eval.wrappers.directions import Min as Min
+    from offline_eval.wrappers.directions import Raw as Raw
+    from offline_eval.wrappers.directions import Sign as Sign
+    from offline_eval.wrappers.env import SteerAction as SteerAction
+    from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
+    from offline_eval.wrappers.state_log import StateLogger as StateLogger
+    from offline_eval.wrappers.steering import OPEX as OPEX
+    from offline_eval.wrappers.steering import BestOfN as BestOfN
+    from offline_eval.wrappers.steering import GaussianProposal as GaussianProposal
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

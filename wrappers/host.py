@@ -6,19 +6,25 @@ them call `Steering`, so that the same rule does the same everywhere, to the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import Space, spaces
 
-from offline_eval.batching import WIDTH, blocks, num_rows, take
-from offline_eval.errors import InputError
+from offline_eval.batching import WIDTH, num_rows, take
+from offline_eval.errors import CriticError, InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations, Rule
 
 Metrics = dict[str, Array]
+
+PREFIX = "steering/"
+"""What the names of metrics begin with in an `info`."""
+
+EXECUTED = "steering/executed_action"
+"""The `info` key of the action that the environment got; what a logger around the host writes beside the policy's."""
 
 _NOISE_STREAM = 0x5EED
 """Keeps a rule's noise apart from an environment that is seeded with the same number."""
@@ -34,6 +40,35 @@ def noise_generator(seed: int | None, episode: int = 0) -> np.random.Generator:
     if seed is None:
         return np.random.default_rng()
     return np.random.default_rng([_NOISE_STREAM, seed, episode])
+
+
+class EpisodeNoise:
+    """The current episode's generator of each row of a host."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._seeds: list[int | None] = [None] * num_rows
+        self._episodes = [0] * num_rows
+        self._generators = [noise_generator(None) for _ in range(num_rows)]
+
+    def begin(self, rows: Iterable[Any], seeds: Sequence[int | None] | None = None) -> None:
+        """New episodes at `rows`.
+
+        Args:
+            rows: their numbers.
+            seeds: one for each row of the host; None, here or as an entry, goes on to the next episode of the seed
+                before.
+        """
+        for row in rows:
+            seed = None if seeds is None else seeds[row]
+            if seed is None:
+                self._episodes[row] += 1
+            else:
+                self._seeds[row], self._episodes[row] = int(seed), 0
+            self._generators[row] = noise_generator(self._seeds[row], self._episodes[row])
+
+    def of(self, rows: Iterable[Any]) -> list[np.random.Generator]:
+        """The generators of these rows."""
+        return [self._generators[row] for row in rows]
 
 
 class Steering:
@@ -62,6 +97,8 @@ class Steering:
         self.scale = ActionScale(action_space)
         self.action_dim = int(np.prod(action_space.shape or (1,)))
         self.noise_shape = rule.noise_shape(self.action_dim)
+        self._box = self.scale.scaled_low.ravel(), self.scale.scaled_high.ravel()
+        self._is_first_batch = True
 
     def draw_noise(self, generators: Sequence[np.random.Generator]) -> Array | None:
         """One step's noise (batch, *noise_shape), each row from its episode's generator; None where none is used."""
@@ -69,49 +106,101 @@ class Steering:
             return None
         return np.stack([g.standard_normal(self.noise_shape, dtype=np.float32) for g in generators])
 
-    def __call__(self, observations: Observations, actions: Array, noise: Array | None) -> tuple[Array, Metrics]:
+    def check_rows(self, num_rows: int) -> None:
+        """Raise an InputError where the rule has one entry a row, and not for this number of rows."""
+        if self.rule.num_rows not in (None, num_rows):
+            raise InputError(
+                "rule",
+                f"must have one entry a row, here {num_rows}",
+                bare(f"{self.rule.num_rows} entries"),
+                "a single number serves any number of rows",
+            )
+
+    def __call__(
+        self, observations: Observations, actions: Array, noise: Array | None, rows: Array | None = None
+    ) -> tuple[Array, Metrics]:
         """Steer actions (batch, *action_shape).
 
+        Args:
+            observations: what the actions answer, one row each.
+            actions: in the environment's units.
+            noise: what `draw_noise` gave.
+            rows: which rows of the host these are, where a host steers only some of its rows and the rule has one
+                entry for each of all of them; None where the batch is all there is.
+
         Returns:
-            The steered actions, and what was done, each metric (batch,). A row that the rule leaves alone comes back
-            with the very same bits.
+            The steered actions, and what was done, each metric (batch,) float32 (`offline_eval.wrappers.steering`
+            lists them). A row that the rule leaves alone comes back with the very same bits.
+
+        Raises:
+            CriticError: the critic returns the wrong shape, or NaN on the first batch.
         """
-        if num_rows(observations) != len(actions):
-            raise InputError("observations", f"must have one row an action ({len(actions)})", num_rows(observations))
-        steered: list[Array] = []
-        collected: dict[str, list[Array]] = {}
-        for index, size in blocks(len(actions), self.width):
-            block = None if noise is None else noise[index]
-            after, metrics = self._block(take(observations, index), actions[index], block, self.rule.rows(index))
-            steered.append(after[:size])
-            for name, values in metrics.items():
-                collected.setdefault(name, []).append(values[:size])
-        return np.concatenate(steered), {name: np.concatenate(parts) for name, parts in collected.items()}
+        size = len(actions)
+        if num_rows(observations) != size:
+            raise InputError("observations", f"must have one row an action ({size})", num_rows(observations))
+        if rows is None:
+            self.check_rows(size)
+            rows = np.arange(size)
+        if not np.issubdtype(actions.dtype, np.floating):
+            actions = actions.astype(np.float32)
+        scaled = self.scale.scale(actions.astype(np.float32, copy=False)).reshape(size, -1)
 
-    def _block(
-        self, observations: Observations, given: Array, noise: Array | None, rule: Rule
-    ) -> tuple[Array, Metrics]:
-        scaled = self.scale.scale(given.astype(np.float32, copy=False))
-        before = th.as_tensor(scaled.reshape(len(given), -1), device=rule.device)
-        result = rule(
-            _to_device(observations, rule.device),
-            before,
-            None if noise is None else th.as_tensor(noise, device=rule.device),
-        )
-        # One transfer out: the actions, whether they changed, and the metrics, side by side.
-        changed = (result.actions != before).any(dim=-1, keepdim=True)
-        columns = [result.actions, changed, *(values[:, None] for values in result.metrics.values())]
-        table = th.cat([column.detach().to(result.actions.dtype) for column in columns], dim=1).cpu().numpy()
-        after = self.scale.unscale(table[:, : self.action_dim]).reshape(given.shape).astype(given.dtype, copy=False)
-        changed_rows = table[:, self.action_dim].astype(bool).reshape(-1, *[1] * (given.ndim - 1))
-        metrics = {name: table[:, self.action_dim + 1 + i] for i, name in enumerate(result.metrics)}
-        return np.where(changed_rows, self._into_box(after), given), metrics
+        # Padded rows repeat the last one: a real row keeps the padding finite.
+        width = self.width or size
+        padded = np.minimum(np.arange(-(-size // width) * width), size - 1)
+        device = self.rule.device
+        given = th.as_tensor(scaled[padded], device=device)
+        seen = _to_device(take(observations, padded), device)
+        drawn = None if noise is None else th.as_tensor(noise[padded], device=device)
+        tables, names = [], []
+        for start in range(0, len(padded), width):
+            block = slice(start, start + width)
+            rule = self.rule.rows(rows[padded[block]])
+            steered = rule(_block(seen, block), given[block], None if drawn is None else drawn[block])
+            names = list(steered.metrics)
+            columns = [steered.actions, *(values[:, None] for values in steered.metrics.values())]
+            tables.append(th.cat([column.detach().to(given.dtype) for column in columns], dim=1))
+        # One transfer out: the actions and the metrics, side by side.
+        table = th.cat(tables)[:size].cpu().numpy()
+        metrics = {name: table[:, self.action_dim + number] for number, name in enumerate(names)}
+        return self._finish(actions, scaled, table[:, : self.action_dim], metrics)
 
-    def _into_box(self, actions: Array) -> Array:
-        # Unscaling rounds: a scaled action of exactly 1 can leave the Box by one unit in the last place.
+    def _finish(self, actions: Array, scaled: Array, proposed: Array, metrics: Metrics) -> tuple[Array, Metrics]:
+        """Back into the box and the environment's units; what the rule did, measured."""
+        changed = (proposed != scaled).any(axis=1)
+        projected = np.where(changed[:, None], np.clip(proposed, *self._box), scaled)
+        measured = {
+            "displacement": np.sqrt(np.square(projected - scaled).sum(axis=1)),
+            "clipped": np.where(changed, (projected != proposed).mean(axis=1, dtype=np.float32), np.float32(0.0)),
+            **metrics,
+        }
+        gain = measured.get("predicted_gain")
+        if gain is not None:
+            if self._is_first_batch and np.isnan(gain).any():
+                raise CriticError(
+                    "critic",
+                    "must return finite values",
+                    bare(f"NaN or infinity for {int(np.isnan(gain).sum())} of the first {len(gain)} rows"),
+                    "check its weights, and that it was made for these observations",
+                )
+            measured["predicted_gain"] = np.nan_to_num(gain, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        self._is_first_batch = False
+        after = self.scale.unscale(projected.reshape(actions.shape)).astype(actions.dtype, copy=False)
         if isinstance(self.action_space, spaces.Box):
-            return np.clip(actions, self.action_space.low, self.action_space.high)
-        return actions
+            # Unscaling rounds: a scaled action of exactly 1 can leave the Box by one unit in the last place.
+            after = np.clip(after, self.action_space.low, self.action_space.high)
+        return np.where(changed.reshape(-1, *[1] * (actions.ndim - 1)), after, actions), measured
+
+
+def batch_of_one(observation: Any) -> Observations:
+    """One observation as a batch with a single row."""
+    if isinstance(observation, dict):
+        return {key: np.asarray(value)[None] for key, value in observation.items()}
+    return np.asarray(observation)[None]
+
+
+def _block(rows: Any, block: slice) -> Any:
+    return {key: value[block] for key, value in rows.items()} if isinstance(rows, dict) else rows[block]
 
 
 def _to_device(observations: Observations, device: th.device) -> Any:
