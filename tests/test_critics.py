@@ -63,6 +63,7 @@ def test_it_is_the_model_s_own_critic(name, request):
     assert th.equal(critic.q(observations, actions), expected)
     assert critic.q(observations, actions).shape == (1 if name == "tiny_ddpg" else 2, 5)
     assert (critic.gamma, critic.device) == (model.gamma, model.device)
+    assert (critic.observation_space, critic.action_space) == (model.observation_space, model.action_space)
     assert critic.soft == (name in ("tiny_sac", "tiny_tqc", "tiny_crossq"))
 
 
@@ -189,6 +190,7 @@ def test_dict_observations_with_images_that_have_their_channels_last(shared):
     values = critic_of(model).q({key: th.as_tensor(value) for key, value in observation.items()}, actions)
     values.sum().backward()
 
+    assert critic_of(model).observation_space is None  # the model's has its channels first
     assert th.equal(values.detach(), expected)
     assert actions.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in model.critic.parameters())

@@ -52,6 +52,13 @@ def test_a_loaded_agent_is_light_to_send_and_can_be_saved_and_evaluated(sac_file
     assert -2000 < mean < 0
 
 
+def test_what_was_made_small_to_open_it_is_not_lost_to_those_who_save_it_again(sac_file, tiny_ppo, tmp_path):
+    sac = load_sb3(sac_file, "Pendulum-v1", device="cpu")
+    ppo = load_sb3(saved(tiny_ppo, tmp_path, "ppo.zip"), "CartPole-v1", device="cpu")
+    assert (sac.buffer_size, sac.seed, sac.replay_buffer.buffer_size) == (100, 0, 1)
+    assert (ppo.n_steps, ppo.rollout_buffer.buffer_size) == (32, 1)
+
+
 def test_the_entropy_coefficient_comes_along(tiny_sac, sac_file):
     assert load_sb3(sac_file, "Pendulum-v1", device="cpu").log_ent_coef.item() == tiny_sac.log_ent_coef.item()
 

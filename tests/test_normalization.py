@@ -83,6 +83,11 @@ def test_a_critic_sees_normalised_observations_and_answers_in_raw_returns():
     assert critic.q(th.tensor([[5.0, 0.0, 0.0]]), th.tensor([[0.5]])).tolist() == [[16.5], [16.5]]
 
 
+def test_what_a_critic_sees_is_clipped_as_in_training():
+    critic = critic_of(Normalized(linear_sac(), BY_HAND))
+    assert critic.q(th.tensor([[41.0, 0.0, 0.0]]), th.zeros(1, 1))[0].item() == 60.0  # (41 - 1) / 2 = 20 becomes 10
+
+
 def test_rewards_that_were_left_alone_leave_the_values_alone():
     statistics = Statistics(BY_HAND.observations, return_variance=None, epsilon=0.0)
     critic = critic_of(Normalized(linear_sac(), statistics))
