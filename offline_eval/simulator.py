@@ -53,7 +53,7 @@ def split(layout: Layout, rows: Array) -> SimulatorState:
     parts, start = {}, 0
     for name, shape in layout:
         size = prod(shape)
-        parts[name] = rows[..., start : start + size].reshape(*rows.shape[:-1], *shape)
+        parts[name] = rows[..., start : start + size].reshape((*rows.shape[:-1], *shape))
         start += size
     return parts
 

@@ -216,7 +216,7 @@ class VectorStateLogger(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructo
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         same_step, log = self._mode == AutoresetMode.SAME_STEP, self._log
         started = self._ended if self._mode == AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
-        ended = np.logical_or(terminated, truncated) & ~started
+        ended = np.logical_or(terminated, truncated)
         begin_again: dict[int, tuple[Any, Any]] = {}
         for slot in range(self.num_envs):
             observation, env = row_of(observations, slot), self._envs[slot]
