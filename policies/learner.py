@@ -1,0 +1,137 @@
+"""One gradient step: a pure loss of (parameters, batch, hyperparameters), and the optimiser and targets around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch as th
+from torch import Tensor
+
+from offline_eval.policies.networks import Activation, Networks, Parameters
+from offline_eval.policies.recipes import Recipe
+from offline_eval.policies.step import Loss, Metrics, Step
+from offline_eval.policies.values import critic_loss
+from offline_eval.types import Batch
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an algorithm that can be trained by itself.
+
+    Args:
+        groups: the names of the parameters that are trained.
+        loss: what they are trained on.
+        every: trained in every so many steps.
+        targets: pairs of a parameter group and its slow copy.
+    """
+
+    groups: tuple[str, ...]
+    loss: Callable[[Step], Loss]
+    every: int = 1
+    targets: tuple[tuple[str, str], ...] = ()
+
+
+def value_parts(recipe: Recipe) -> tuple[Part, ...]:
+    """The critics and what belongs to them; nothing where the recipe trains none."""
+    if recipe.value is None:
+        return ()
+    loss = lambda step: critic_loss(step, recipe.penalties)  # noqa: E731
+    return (Part(("critic", "value"), loss, targets=(("critic", "target_critic"),)),)
+
+
+def policy_parts(recipe: Recipe) -> tuple[Part, ...]:
+    """The policy; nothing where the recipe trains none."""
+    extraction = recipe.extraction
+    if extraction is None:
+        return ()
+    return (
+        Part(
+            ("actor", "spread"),
+            extraction.loss,
+            every=recipe.policy_delay,
+            targets=(("actor", "target_actor"),),
+        ),
+    )
+
+
+def total_loss(parts: Sequence[Part], step: Step) -> Loss:
+    """The sum of the parts' losses; each reaches only its own parameters, so that one backward pass serves them all."""
+    total, metrics = step.batch.rewards.new_zeros(()), Metrics()
+    for part in parts:
+        loss, more = part.loss(step)
+        total, metrics = total + loss, metrics | more
+    return total, metrics
+
+
+def trained(parts: Sequence[Part], parameters: Mapping[str, list[Tensor]]) -> list[Tensor]:
+    """The tensors that the parts train, in order."""
+    return [tensor for part in parts for group in part.groups for tensor in parameters[group]]
+
+
+class Learner:
+    """Parameters, their optimiser, and the step that changes both.
+
+    Args:
+        recipe: what is learned.
+        parameters: changed in place; those of trained groups require gradients.
+        activation: between the layers.
+        gamma: discount a step.
+        tau: share of the new parameters that the targets take over (Polyak).
+        adam: keywords for `torch.optim.Adam`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        parameters: Parameters,
+        activation: Activation,
+        gamma: float,
+        tau: float,
+        adam: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe, self.parameters, self.gamma, self.tau = recipe, parameters, gamma, tau
+        self.networks = Networks(parameters, activation, recipe.actor)
+        groups = [
+            {"params": [*parameters["critic"], *parameters["value"]]},
+            {"params": [*parameters["actor"], *parameters["spread"]]},
+        ]
+        for group in groups:
+            for tensor in group["params"]:
+                tensor.requires_grad_()
+        self.optimizer = th.optim.Adam(groups, **{"lr": 0.0, **(adam or {})}, fused=True)
+
+    def set_learning_rates(self, learning_rate: float, actor_factor: float) -> None:
+        """For the steps from now on."""
+        critic, actor = self.optimizer.param_groups
+        critic["lr"], actor["lr"] = learning_rate, learning_rate * actor_factor
+
+    def step(self, batch: Batch, noise: Tensor | None) -> Step:
+        """An update's losses at the present parameters, as yet uncomputed."""
+        return Step(self.networks, batch, noise, self.gamma, self.recipe.value)
+
+    def update(self, batch: Batch, noise: Tensor | None, number: int, parts: Sequence[Part]) -> tuple[Tensor, Metrics]:
+        """Make gradient step `number` (from 1); returns its loss and metrics without waiting for the device."""
+        due = [part for part in parts if number % part.every == 0]
+        loss, metrics = total_loss(due, self.step(batch, noise))
+        tensors = trained(due, self.parameters)
+        # Not every loss reads every parameter: TD3+BC has no use for the spread of its actor.
+        gradients = th.autograd.grad(loss, tensors, allow_unused=True) if tensors else ()
+
+        self.optimizer.zero_grad(set_to_none=True)
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient
+        self.optimizer.step()
+
+        if number % self.recipe.policy_delay == 0:
+            self._move_targets(parts)
+        return loss.detach(), metrics
+
+    @th.no_grad()
+    def _move_targets(self, parts: Sequence[Part]) -> None:
+        pairs = [pair for part in parts for pair in part.targets]
+        online = [tensor for name, _ in pairs for tensor in self.parameters[name]]
+        slow = [tensor for _, name in pairs for tensor in self.parameters[name]]
+        if slow:
+            th._foreach_lerp_(slow, online, self.tau)

@@ -1,0 +1,108 @@
+"""Networks as pure functions of their parameters: what a loss reads, without a module or a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch as th
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from offline_eval.policies.actors import ActorRule, Distribution
+
+Layers = list[Tensor]
+"""weight, bias, weight, bias, ... as `torch.nn.Linear` shapes them; an ensemble has one more axis in front."""
+
+Parameters = dict[str, Layers]
+"""Layers by name: actor, spread, critic, value, target_actor, target_critic."""
+
+Activation = Callable[[Tensor], Tensor]
+
+
+class LayerNormReLU(th.nn.Module):
+    """LayerNorm without parameters, then ReLU; for `policy_kwargs={"activation_fn": LayerNormReLU}`.
+
+    Having no parameters it leaves the names of TD3's weights as they are. On the two-mode maze of the project's bench
+    it raised the rank correlation of a learned Q with the true one from about 0.5 to 0.7.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape; normalised over the last axis."""
+        return functional.relu(functional.layer_norm(x, x.shape[-1:]))
+
+
+def affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """(batch, out) for a weight (out, in); (n, batch, out) for n of them and x (batch, in) or (n, batch, in)."""
+    if weight.dim() == 2:
+        return functional.linear(x, weight, bias)
+    return th.baddbmm(bias.unsqueeze(1), x.expand(len(weight), *x.shape[-2:]), weight.transpose(1, 2))
+
+
+def hidden(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
+    """What the last hidden layer gives, (batch, width), or (n, batch, width) for an ensemble."""
+    for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
+        x = activation(affine(weight, bias, x))
+    return x
+
+
+def scalar(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
+    """One number a row, (batch,), or (n, batch) for an ensemble."""
+    # A matrix product with one column runs at a fiftieth of the speed of this sum.
+    return (hidden(layers, x, activation) * layers[-2]).sum(-1) + layers[-1]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Every network that a loss may read, bound to one set of parameters.
+
+    Args:
+        parameters: by name; what an algorithm does not use is an empty list.
+        activation: between the layers.
+        actor: what the actor's output means.
+    """
+
+    parameters: Parameters
+    activation: Activation
+    actor: ActorRule
+
+    def qs(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Every critic's value (n_critics, batch)."""
+        return self._scalar("critic", th.cat([observations, actions], -1))
+
+    def q1(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The first critic's value (batch,)."""
+        first = [layer[0] for layer in self.parameters["critic"]]
+        return scalar(first, th.cat([observations, actions], -1), self.activation)
+
+    def target_qs(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Every target critic's value (n_critics, batch)."""
+        return self._scalar("target_critic", th.cat([observations, actions], -1))
+
+    def v(self, observations: Tensor) -> Tensor:
+        """The state value (batch,) of a rule that trains one."""
+        return self._scalar("value", observations)
+
+    def pi(self, observations: Tensor) -> Distribution:
+        """What the actor does in (batch,) states."""
+        return self._pi("actor", observations)
+
+    def target_pi(self, observations: Tensor) -> Distribution:
+        """What the target actor does in (batch,) states."""
+        return self._pi("target_actor", observations)
+
+    @property
+    def frozen(self) -> Networks:
+        """The same, with critics through which actions have a gradient and parameters have none."""
+        return replace(self, parameters=self.parameters | {"critic": [p.detach() for p in self.parameters["critic"]]})
+
+    def _scalar(self, name: str, x: Tensor) -> Tensor:
+        return scalar(self.parameters[name], x, self.activation)
+
+    def _pi(self, name: str, observations: Tensor) -> Distribution:
+        layers = self.parameters[name]
+        features = hidden(layers, observations, self.activation)
+        output = affine(layers[-2], layers[-1], features)
+        return self.actor.distribution(output, features, self.parameters["spread"])

@@ -1,0 +1,276 @@
+"""Recipes: an algorithm is a value rule, an extraction and an actor; the well-known ones have names.
+
+>>> recipe_of("iql").extraction
+AWR(inverse_temperature=3.0, max_weight=100.0, scale=Unscaled())
+>>> Recipe(Implicit(expectile=0.9), DDPGBC(bc_coef=1.0, scale=AdvantageSpread())).value.expectile
+0.9
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from offline_eval.errors import InputError, bare
+from offline_eval.policies.actors import (
+    ActorRule,
+    Deterministic,
+    FixedGaussian,
+    Gaussian,
+    StateGaussian,
+    TanhGaussian,
+)
+from offline_eval.policies.extraction import (
+    AWR,
+    BC,
+    DDPGBC,
+    TD3BC,
+    AdvantageSpread,
+    BestOfN,
+    Extraction,
+    MeanAbsoluteQ,
+    Unscaled,
+)
+from offline_eval.policies.transforms import ObservationTransform, Raw, ReturnRange, RewardTransform, Standardize
+from offline_eval.policies.values import ActorCritic, FittedQ, Implicit, OneStep, Penalty, ValueRule
+from offline_eval.provenance import recipe as as_plain_data
+
+
+class Schedule(Protocol):
+    """How the actor's learning rate changes over a run."""
+
+    def __call__(self, progress: float) -> float:
+        """A factor for the learning rate when a share `progress` (0 to 1) of the run is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same learning rate throughout."""
+
+    def __call__(self, progress: float) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the full learning rate to none; while learning online the full rate holds."""
+
+    def __call__(self, progress: float) -> float:
+        """From 1 to 0."""
+        return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is learned, and how.
+
+    Learning rate, batch size, discount and network sizes are words of the algorithm's constructor.
+
+    Args:
+        value: how critics are trained; None trains none.
+        extraction: how the policy is read out of them; None trains no policy.
+        actor: what the policy network's output means.
+        penalties: what is added to the critics' loss.
+        observations: how they are normalised.
+        rewards: how they are scaled.
+        actor_schedule: of the actor's learning rate.
+        policy_delay: the policy and the targets are updated every so many steps.
+    """
+
+    value: ValueRule | None
+    extraction: Extraction | None
+    actor: ActorRule = field(default_factory=Deterministic)
+    penalties: tuple[Penalty, ...] = ()
+    observations: ObservationTransform = field(default_factory=Raw)
+    rewards: RewardTransform = field(default_factory=Raw)
+    actor_schedule: Schedule = field(default_factory=Constant)
+    policy_delay: int = 1
+
+    def __post_init__(self) -> None:
+        if self.policy_delay < 1:
+            raise InputError("policy_delay", "must be >= 1", self.policy_delay)
+        if self.value is None and (self.extraction is None or self.extraction.needs_value):
+            raise InputError("value", f"must be a value rule for {self.extraction}", None, "Implicit() is one")
+        if self.value is not None and self.value.follows_policy and self.extraction is None:
+            raise InputError(
+                "extraction", f"must be given: {self.value} is the value of the policy that is being learned", None
+            )
+        if self.value is None and self.penalties:
+            raise InputError("penalties", "must be empty without a value rule", self.penalties)
+        if self.extraction is not None:
+            self.extraction.check_actor(self.actor)
+
+
+def bc() -> Recipe:
+    """Behaviour cloning with a deterministic actor, mean squared error; no critic."""
+    return Recipe(None, BC())
+
+
+def awr() -> Recipe:
+    """Advantage-weighted regression (Peng et al. 2019) on a learned V of the data policy.
+
+    Weights exp(A / sd(A)), at most 20, as the paper's code; its returns are replaced by Q - V at expectile 0.5.
+    """
+    extraction = AWR(inverse_temperature=1.0, max_weight=20.0, scale=AdvantageSpread())
+    return Recipe(Implicit(expectile=0.5), extraction, actor=Gaussian())
+
+
+def iql() -> Recipe:
+    """Implicit Q-learning (Kostrikov et al. 2021; ikostrikov/implicit_q_learning), its locomotion settings.
+
+    Expectile 0.7, inverse temperature 3, a learned log-std in [-5, 2], cosine decay of the actor's learning rate. That
+    code multiplies locomotion rewards by 1000 / (range of returns): `rewards=ReturnRange()`; not on by default, since
+    it needs trajectories of different returns.
+    """
+    return Recipe(Implicit(0.7), AWR(3.0), actor=Gaussian(), actor_schedule=Cosine())
+
+
+def iql_ddpg_bc() -> Recipe:
+    """IQL's value with DDPG+BC (the bottleneck study; ogbench gciql.py: expectile 0.9, bc_coef 0.3, Q / mean |Q|)."""
+    return Recipe(Implicit(0.9), DDPGBC(0.3))
+
+
+def iql_sfbc() -> Recipe:
+    """IQL's value, acting with the best of 32 samples of a Gaussian clone (N of IFQL, seohongpark/fql)."""
+    return Recipe(Implicit(0.9), BestOfN(32), actor=StateGaussian())
+
+
+def onestep() -> Recipe:
+    """SARSA's value with AWR (Brandfonbrener et al. 2021 and the bottleneck study); temperature and cap are IQL's.
+
+    onestep-rl's networks are two layers of 1024, its learning rate 1e-4 and its batch 512: constructor words.
+    """
+    return Recipe(OneStep(), AWR(3.0), actor=Gaussian())
+
+
+def onestep_ddpg_bc() -> Recipe:
+    """SARSA's value with DDPG+BC, the study's third pair; bc_coef and scale as OGBench."""
+    return Recipe(OneStep(), DDPGBC(0.3))
+
+
+def ddpg_bc() -> Recipe:
+    """TD3's value of the learned policy with OGBench's DDPG+BC: the smallest critic, density summed over dimensions."""
+    return Recipe(ActorCritic(), DDPGBC(0.3), policy_delay=2)
+
+
+def td3_bc() -> Recipe:
+    """TD3+BC (Fujimoto and Gu 2021; sfujim/TD3_BC): alpha 2.5, policy delay 2, standardised observations."""
+    return Recipe(ActorCritic(0.2, 0.5), TD3BC(2.5), observations=Standardize(1e-3), policy_delay=2)
+
+
+def fqe() -> Recipe:
+    """Fitted Q evaluation: the critic of a given policy, `Recipe(FittedQ(policy), None)`; it trains no policy."""
+    return Recipe(FittedQ(), None)
+
+
+RECIPES = {make.__name__: make for make in (
+    bc, awr, iql, iql_ddpg_bc, iql_sfbc, onestep, onestep_ddpg_bc, ddpg_bc, td3_bc, fqe,
+)}  # fmt: skip
+"""Every named recipe; call one to get it."""
+
+
+def recipe_of(choice: str | Recipe) -> Recipe:
+    """A recipe by name, or itself.
+
+    Raises:
+        InputError: no recipe has that name; the closest ones are named.
+    """
+    if isinstance(choice, Recipe):
+        return choice
+    if choice in RECIPES:
+        return RECIPES[choice]()
+    close = get_close_matches(str(choice), RECIPES, n=3, cutoff=0.4)
+    raise InputError(
+        "recipe",
+        "must be a Recipe or the name of one",
+        choice,
+        f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(RECIPES)}",
+    )
+
+
+def set_field(recipe: Recipe, path: str, value: Any) -> Recipe:
+    """The recipe with one hyperparameter changed: `set_field(recipe, "value.expectile", 0.9)`.
+
+    Args:
+        recipe: left as it is.
+        path: field names joined by dots.
+        value: the new value; text is converted to the type of the present one.
+
+    Raises:
+        InputError: there is no such field; those that there are are named.
+    """
+    changed: Recipe = _set_field(recipe, path.split("."), value, path)
+    return changed
+
+
+def _set_field(part: Any, names: list[str], value: Any, path: str) -> Any:
+    known = {f.name: getattr(part, f.name) for f in fields(part)} if is_dataclass(part) else {}
+    if names[0] not in known:
+        has = (
+            f"{type(part).__name__} has {', '.join(known) or 'no fields'}" if part is not None else "that part is None"
+        )
+        raise InputError("set", "must name a field of the recipe", bare(path), has)
+    present = known[names[0]]
+    if len(names) > 1:
+        return replace(part, **{names[0]: _set_field(present, names[1:], value, path)})
+    return replace(part, **{names[0]: _as_type(present, value, path)})
+
+
+def _as_type(present: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not isinstance(present, bool | int | float):
+        inner = ", ".join(f"{path}.{f.name}" for f in fields(present)) if is_dataclass(present) else ""
+        raise InputError("set", "must name a number", bare(path), f"its own fields are {inner}" if inner else "")
+    try:
+        if isinstance(present, bool):
+            return {"true": True, "false": False}[value.lower()]
+        return type(present)(value)
+    except (ValueError, KeyError) as error:
+        raise InputError("set", f"must be given a {type(present).__name__} for {path}", value) from error
+
+
+PARTS = {part.__name__: part for part in (
+    ActorCritic, FittedQ, Implicit, OneStep, AWR, BC, DDPGBC, TD3BC, BestOfN, Unscaled, MeanAbsoluteQ,
+    AdvantageSpread, Deterministic, FixedGaussian, Gaussian, StateGaussian, TanhGaussian, Raw, Standardize, ReturnRange,
+    Constant, Cosine, Recipe,
+)}  # fmt: skip
+"""The classes that a file may name."""
+
+
+def recipe_to_json(recipe: Recipe) -> Any:
+    """Plain data: `{"name": "Recipe", "value": {"name": "Implicit", "expectile": 0.7}, ...}`."""
+    return as_plain_data(recipe)
+
+
+def recipe_from_json(data: Any) -> Recipe:
+    """The recipe that `recipe_to_json` wrote; only classes of this package are made.
+
+    Raises:
+        InputError: a part is of another package, or a field is not what it should be.
+    """
+    made = _from_json(data)
+    if not isinstance(made, Recipe):
+        raise InputError("recipe", "must be a recipe as this package writes it", data)
+    return made
+
+
+def _from_json(data: Any) -> Any:
+    if isinstance(data, list):
+        return tuple(_from_json(item) for item in data)
+    if not isinstance(data, Mapping):
+        return data
+    own = PARTS.get(str(data.get("name")))
+    if own is None:
+        raise InputError(
+            "recipe", "must be made of parts that this package knows", data.get("name"), "give `recipe` when loading"
+        )
+    try:
+        return own(**{name: _from_json(value) for name, value in data.items() if name != "name"})
+    except TypeError as error:
+        raise InputError("recipe", f"must have fields that {own.__name__} has ({error})", data) from error
