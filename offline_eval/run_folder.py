@@ -62,11 +62,11 @@ class RunFolder:
         self._manifest: dict[str, Any] = {"schema": _SCHEMA, **self._asked, "versions": versions(), "finished": False}
         self._write_manifest()
         self._write_table()
-        self._table = self._guard(lambda: self._table_path.open("a", newline="", encoding="utf-8"))
 
     def done(self, variant: str) -> list[Episode]:
         """The finished episodes of a variant; failed ones are played again."""
-        return [episode for episode in self._episodes.get(variant, {}).values() if episode.failed is None]
+        episodes = self._episodes.get(variant, {})
+        return [episodes[index] for index in sorted(episodes) if episodes[index].failed is None]
 
     def record(self, variant: str, episode: Episode) -> None:
         """Keep an episode; it survives whatever happens to this process from now on."""
@@ -84,7 +84,6 @@ class RunFolder:
             evaluations: by variant.
             result: what `--json` prints; its figures stand in the manifest too.
         """
-        self._table.close()
         self._write_table()
         self._manifest["finished"] = True
         self._manifest["weights_hash"] = {
@@ -97,8 +96,8 @@ class RunFolder:
         self._write_manifest()
 
     def _append(self, variant: str, episode: Episode) -> None:
-        self._table.write(_line(variant, episode))
-        self._table.flush()
+        with self._table_path.open("a", newline="", encoding="utf-8") as table:
+            table.write(_line(variant, episode))
 
     def _check_same(self) -> None:
         try:

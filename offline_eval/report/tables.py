@@ -15,12 +15,12 @@ MARK = "~"
 
 
 def number(value: float, signed: bool = False) -> str:
-    """Four significant digits, and no more decimals than a return needs."""
+    """Three significant digits or all before the point: returns are not known better."""
     if isnan(value):
         return "-"
     if not isfinite(value):
         return "inf" if value > 0 else "-inf"
-    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
     return "0" if value == 0 else text
 
@@ -69,13 +69,14 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
     """What steering did, beside its controls."""
     plain = next(row for row in rows if row.paired is None)
     controls = {row.variant.control for row in rows} - {None}
-    cells = [("rule", "mean", "minus plain [95 %]", "wins", "minus its control [95 %]")]
+    cells = [("rule", "mean", "minus plain", "wins", "minus its control")]
     for row in rows:
         name = f"  {row.variant.name}" if row.variant.name in controls else row.variant.name
         wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n}"
         mean = number(row.evaluation.summary.mean)
         cells.append((name, mean, difference(row.paired), wins, difference(row.against_control)))
-    lines = [f"{agent} on {plain.evaluation.env}: {_plan(plain.evaluation)}", "", *columns(cells, "<>>>>"), ""]
+    heading = f"{agent} on {plain.evaluation.env}: {_plan(plain.evaluation)}"
+    lines = [heading, "differences in return with 95 % intervals", "", *columns(cells, "<>>>>"), ""]
     steered = [row for row in rows if row.against_control is not None]
     lines += [_verdict(row) for row in steered]
     lines += _what_was_done(steered)

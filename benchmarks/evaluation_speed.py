@@ -1,0 +1,106 @@
+"""Steps per second of `evaluate` beside SB3's `evaluate_policy`, of one OPEX step, and of logging; interleaved, as ratios.
+
+    python benchmarks/evaluation_speed.py AGENT [--env HalfCheetah-v5] [--rounds 3] [--episodes 16]
+
+Every round plays each contender once, in turn, so that a busy machine slows all of them alike; a ratio is taken within
+its round, and the median over the rounds is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from offline_eval import OPEX, EpisodePlan, critic_of, evaluate, load_sb3
+from offline_eval.wrappers import L2
+
+THEIRS = "SB3 evaluate_policy, 8 DummyVecEnv"
+
+
+def contenders(agent: str, env: str, episodes: int, folder: Path) -> dict[str, Callable[[], float]]:
+    """What is timed: each returns its steps per second."""
+    model = load_sb3(agent, env, device="cpu")
+    rule = OPEX(critic_of(model), 0.1, direction=L2())
+    plan = EpisodePlan.seeded(episodes, seed=0)
+    venv = DummyVecEnv([lambda: Monitor(gym.make(env))] * 8)
+
+    def theirs() -> float:
+        start = time.perf_counter()
+        _, lengths = evaluate_policy(model, venv, n_eval_episodes=episodes, return_episode_rewards=True)
+        return sum(lengths) / (time.perf_counter() - start)
+
+    def ours(**options: object) -> Callable[[], float]:
+        return lambda: evaluate(model, env, plan, **options).steps_per_second
+
+    def whole(**options: object) -> Callable[[], float]:
+        def run() -> float:
+            start = time.perf_counter()
+            return evaluate(model, env, plan, **options).num_steps / (time.perf_counter() - start)
+
+        return run
+
+    def logged() -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as states:
+            return whole(n_envs=8, log_states=states)()
+
+    runs: dict[str, Callable[[], float]] = {THEIRS: theirs}
+    for workers in (1, 2):
+        for n_envs in (8, 16):
+            runs[f"evaluate, {n_envs} envs x {workers} workers"] = ours(n_envs=n_envs, workers=workers)
+    runs["evaluate, 16 envs x 2 workers, with their start"] = whole(n_envs=16, workers=2)
+    runs["evaluate, 8 envs, with making them"] = whole(n_envs=8)
+    runs["evaluate, 8 envs, with making them and logging"] = logged
+    for n_envs in (1, 8, 32):
+        runs[f"plain, {n_envs} envs"] = ours(n_envs=n_envs)
+        runs[f"OPEX, {n_envs} envs"] = ours(n_envs=n_envs, rule=rule)
+    return runs
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("agent")
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=16)
+    parser.add_argument("--only", default="", help="contenders whose name holds this")
+    arguments = parser.parse_args()
+    th.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = contenders(arguments.agent, arguments.env, arguments.episodes, Path(folder))
+        runs = {name: run for name, run in runs.items() if arguments.only in name or name == THEIRS}
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(arguments.rounds):
+            for name, run in runs.items():
+                rates[name].append(run())
+                print(f"round {turn + 1}: {name}: {rates[name][-1]:,.0f} steps/s", file=sys.stderr, flush=True)
+
+    def ratio(name: str, other: str) -> str:
+        values = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
+        return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+    print(f"{'':52}{'steps/s':>10}  x {THEIRS}")
+    for name, values in rates.items():
+        print(f"{name:52}{statistics.median(values):10,.0f}  {ratio(name, THEIRS)}")
+    for n_envs in (1, 8, 32):
+        if f"OPEX, {n_envs} envs" in rates:
+            cost = ratio(f"plain, {n_envs} envs", f"OPEX, {n_envs} envs")
+            print(f"one OPEX step at {n_envs} envs costs {cost} x the plain run")
+    if "evaluate, 8 envs, with making them and logging" in rates:
+        cost = ratio("evaluate, 8 envs, with making them", "evaluate, 8 envs, with making them and logging")
+        print(f"logging every state at 8 envs costs {cost} x the run without")
+
+
+if __name__ == "__main__":
+    main()

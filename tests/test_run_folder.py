@@ -1,0 +1,123 @@
+"""A run on disk: killed and resumed, it ends in the identical table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from environments import Counter, Zero
+
+from offline_eval.episodes import Episode, EpisodePlan, evaluate
+from offline_eval.errors import InputError, StorageError
+from offline_eval.run_folder import RunFolder, plan_to_json, read_episodes
+
+PLAN = EpisodePlan.seeded(3, seed=4)
+ASKED = {
+    "env": "Counter",
+    "agents": {"zero": None},
+    "plan": plan_to_json(PLAN),
+    "variants": {"plain": None},
+    "options": {},
+}
+
+
+def episode(index, value=1 / 3, **fields):
+    return Episode(index, 4 + index, value, 7, True, False, **fields)
+
+
+def test_episodes_survive_as_they_were(tmp_path):
+    folder = RunFolder(tmp_path, ASKED)
+    written = [
+        episode(2, success=True, steering={"displacement": 0.1 + 0.2}),
+        episode(0, 1e-17),
+        episode(1, float("nan"), failed='Error: a "quoted", broken\tone'),
+    ]
+    for one in written:
+        folder.record("plain", one)
+    again = RunFolder(tmp_path, ASKED, resume=True)
+    assert again.done("plain") == [written[1], written[0]]  # in the plan's order; the failed one is played again
+    assert [e.failed for e in read_episodes(tmp_path)["plain"]] == [None, 'Error: a "quoted", broken\tone', None]
+
+
+def test_a_torn_last_row_is_played_again(tmp_path):
+    folder = RunFolder(tmp_path, ASKED)
+    folder.record("plain", episode(0))
+    folder.record("plain", episode(1))
+    table = tmp_path / "episodes.csv"
+    table.write_bytes(table.read_bytes()[:-9])
+    assert RunFolder(tmp_path, ASKED, resume=True).done("plain") == [episode(0)]
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    RunFolder(tmp_path, ASKED)
+    with pytest.raises(InputError, match="`out` must be a new folder"):
+        RunFolder(tmp_path, ASKED)
+
+
+def test_only_the_same_run_is_resumed(tmp_path):
+    RunFolder(tmp_path, ASKED)
+    with pytest.raises(InputError, match="the folder's env is 'Counter'"):
+        RunFolder(tmp_path, {**ASKED, "env": "Hopper-v5"}, resume=True)
+
+
+def test_the_manifest_says_how_it_was_made(tmp_path):
+    folder = RunFolder(tmp_path, ASKED)
+    evaluation = evaluate(Zero(), lambda: Counter(3), PLAN, on_episode=lambda e: folder.record("plain", e))
+    folder.finish({"plain": evaluation}, {"anything": 1})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert manifest["env"] == "Counter"
+    assert manifest["plan"] == [[4, None], [5, None], [6, None]]
+    assert manifest["weights_hash"] == {"plain": {"before": None, "after": None}}
+    assert {"python", "gymnasium", "torch", "offline-eval"} <= manifest["versions"].keys()
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, ASKED)
+    folder.record("plain", episode(0))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "_append", full)
+    with pytest.raises(
+        StorageError, match=r"`out` cannot be written: .*: No space left on device\. Episodes"
+    ):
+        folder.record("plain", episode(1))
+
+
+@pytest.mark.parametrize("options", [[], ["--log-states"]], ids=["table", "table and states"])
+def test_kill_and_resume_end_in_the_identical_table(tmp_path, sac_file, options):
+    command = [sys.executable, "-P", "-m", "offline_eval", "evaluate", str(sac_file), "--env", "Pendulum-v1"]
+    command += ["--episodes", "12", "--n-envs", "1", "--workers", "1", *options]
+    undisturbed = tmp_path / "undisturbed"
+    subprocess.run([*command, "--out", undisturbed], check=True, capture_output=True, cwd=tmp_path)
+    killed = tmp_path / "killed"
+    child = subprocess.Popen(
+        [*command, "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    table = killed / "episodes.csv"
+    deadline = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < deadline:
+        if table.exists() and table.read_text().count("\n") > 3:
+            os.kill(child.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    child.wait()
+    assert child.returncode == -signal.SIGKILL, "the run ended before it could be killed: give it more episodes"
+    finished = table.read_text().count("\n") - 1
+    assert finished < 12
+    subprocess.run([*command, "--out", killed, "--resume"], check=True, capture_output=True, cwd=tmp_path)
+    assert table.read_bytes() == (undisturbed / "episodes.csv").read_bytes()
+    if options:
+        from offline_eval.datasets.log import open_log
+
+        logs = [open_log(folder / "states" / "plain") for folder in (undisturbed, killed)]
+        returns = [{episode.key: episode.episode_return for episode in log} for log in logs]
+        assert len(returns[0]) == 12
+        assert returns[0] == returns[1]
