@@ -1,1 +1,45 @@
-"""To be built."""
+"""Data: recorded trajectories in any of their formats, and the log of what an evaluation visited.
+
+`open_dataset` reads a data set. `ShardWriter` and `EpisodeRecorder` write a log, `open_log` opens it, and `return_to`
+brings an environment back to any step of a logged episode.
+
+Names are loaded when they are first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "Dataset": "trajectories",
+    "open_dataset": "opening",
+    "save_dataset": "opening",
+    "EpisodeRecorder": "recorder",
+    "LoggedEpisode": "recorder",
+    "Log": "log",
+    "ShardWriter": "log",
+    "open_log": "log",
+    "return_to": "restoring",
+}
+
+__all__ = list(_HOME)
+
+if TYPE_CHECKING:
+    from offline_eval.datasets.log import Log as Log
+    from offline_eval.datasets.log import ShardWriter as ShardWriter
+    from offline_eval.datasets.log import open_log as open_log
+    from offline_eval.datasets.opening import open_dataset as open_dataset
+    from offline_eval.datasets.opening import save_dataset as save_dataset
+    from offline_eval.datasets.recorder import EpisodeRecorder as EpisodeRecorder
+    from offline_eval.datasets.recorder import LoggedEpisode as LoggedEpisode
+    from offline_eval.datasets.restoring import return_to as return_to
+    from offline_eval.datasets.trajectories import Dataset as Dataset
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
