@@ -36,6 +36,7 @@ SUFFIX = ".hdf5"
 
 _POLICY_ACTIONS = "policy_actions"
 _LEAST_IMAGE = 1 << 16
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
 class Entry(NamedTuple):
@@ -103,7 +104,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
         try:
             rest = memoryview(content)
             while rest:
