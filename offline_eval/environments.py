@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -65,13 +68,40 @@ class _Make:
         import gymnasium as gym
 
         try:
-            return gym.make(self.env, disable_env_checker=True)
+            with _native_stderr_muted():
+                return gym.make(self.env, disable_env_checker=True)
         except OfflineEvalError:
             raise
         except Exception as error:  # a missing simulator, a deprecated version, a broken constructor
             name = self.env if isinstance(self.env, str) else self.env.id
             reason = f"could not be made: {type(error).__name__}: {error}".replace("\n", " ")
             raise InputError("env", reason, name, "check that the package which brings it is installed") from error
+
+
+@contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """Without what C code writes to stderr: MuJoCo repeats its remarks on a model for every environment made of it.
+
+    Python's own warnings go where they went.
+    """
+    try:
+        usual = os.dup(2)
+    except OSError:  # no stderr at all
+        yield
+        return
+    python_stderr = sys.stderr
+    try:
+        with open(os.devnull, "w") as nowhere, os.fdopen(os.dup(usual), "w", buffering=1) as spare:
+            if python_stderr is sys.__stderr__:
+                sys.stderr = spare
+            os.dup2(nowhere.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr = python_stderr
+                os.dup2(usual, 2)
+    finally:
+        os.close(usual)
 
 
 def environment_id(env: EnvironmentLike) -> str:

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from offline_eval.episodes import EpisodePlan, PlanEntry, evaluate
 from offline_eval.errors import InputError, WorkerError
+from offline_eval.policies import Normalized, Statistics
 from offline_eval.wrappers import OPEX, Placebo
 
 PLAN = EpisodePlan.seeded(5, seed=10)
@@ -273,6 +274,12 @@ def test_bad_input_is_one_clear_line(change, message):
         evaluate(**arguments)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_normalising_twice_is_refused(tiny_sac):
+    venv = VecNormalize(DummyVecEnv([pendulum]))
+    with pytest.raises(InputError, match="must not normalise where the policy does already"):
+        evaluate(Normalized(tiny_sac, Statistics.of(venv)), venv, PLAN)
 
 
 def test_an_empty_plan_is_refused():

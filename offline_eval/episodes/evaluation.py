@@ -15,8 +15,8 @@ from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import Episode, Evaluation
 from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.workers import play_in_workers
-from offline_eval.errors import InputError
-from offline_eval.policies import load_sb3, weights_hash
+from offline_eval.errors import InputError, bare
+from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weights_hash
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
 
@@ -73,6 +73,13 @@ def evaluate(
         model = load_sb3(model, env, device=device)
     if not callable(getattr(model, "predict", None)):
         raise InputError("model", "must have Stable-Baselines3's `predict`", type(model).__name__)
+    if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
+        raise InputError(
+            "env",
+            "must not normalise where the policy does already",
+            bare("a VecNormalize in its stack"),
+            "drop one of the two: observations are normalised once",
+        )
     on_cpu = _device_type(model) == "cpu"
     num_workers = _num_workers(workers, plan, env, on_cpu, n_envs)
 
@@ -111,7 +118,7 @@ def evaluate(
         notes += ("actions were drawn from global generators: the table depends on n_envs and workers",)
     return Evaluation(
         env=environment_id(env),
-        algorithm=type(model).__name__,
+        algorithm=type(getattr(model, "model", model)).__name__,  # of what a normaliser or a steering wraps
         recipe=recipe(rule),
         plan=plan,
         episodes=tuple(table[index] for index in range(len(plan))),
