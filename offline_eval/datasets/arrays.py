@@ -105,7 +105,7 @@ def from_arrays(
         next_observations: as `observations`. Without them the final observation of a trajectory is not known: its
             last step is kept, but is a transition only where it terminated.
         observation_space: inferred from the data where left out.
-        action_space: for numbers with a point [-1, 1] is assumed where left out.
+        action_space: inferred where left out: [-1, 1], or the range of the data if much lies outside.
         max_episode_steps: cuts trajectories where there is neither `truncated` nor `next_observations`.
         env_id: for reference returns and for messages.
 

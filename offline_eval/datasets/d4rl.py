@@ -44,7 +44,7 @@ def read_d4rl(
     Args:
         path: the file.
         observation_space: where the file, as D4RL's own, has none.
-        action_space: the same; else [-1, 1] is assumed, which holds for D4RL's environments.
+        action_space: the same; else it is inferred: [-1, 1] in D4RL's environments.
         max_episode_steps: cuts episodes of a file without timeouts and next observations.
         place: where the large arrays go.
 

@@ -10,6 +10,8 @@ from gymnasium import Space, spaces
 from offline_eval.batching import num_rows
 from offline_eval.types import Array, Observations
 
+_MOST_OUTSIDE = 0.2
+
 
 def fits(space: Space[Any], values: Observations) -> bool:
     """Whether rows of `values` have the shape that a space asks for, and are indices where it wants indices."""
@@ -37,9 +39,17 @@ def observed_space(values: Observations) -> Space[Any]:
 
 
 def acted_space(actions: Array) -> Space[Any]:
-    """The space that actions come from, as far as they tell; [-1, 1] where they are numbers with a point."""
-    if actions.dtype.kind == "f":
+    """The space that actions come from, as far as they tell.
+
+    Numbers with a point come from [-1, 1], as in nearly every benchmark, and some stick out (human demonstrations do);
+    where more than a fifth of them lie outside, it is the range of the data.
+    """
+    if actions.dtype.kind != "f":
+        return (
+            spaces.Discrete(int(actions.max()) + 1) if actions.ndim == 1 else spaces.MultiDiscrete(actions.max(0) + 1)
+        )
+    if np.mean(np.abs(actions) > 1.0 + 1e-4) <= _MOST_OUTSIDE:
         return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
-    if actions.ndim == 1:
-        return spaces.Discrete(int(actions.max()) + 1)
-    return spaces.MultiDiscrete(actions.max(axis=0) + 1)
+    low, high = (np.nan_to_num(end(actions, axis=0), posinf=1.0, neginf=-1.0) for end in (np.min, np.max))
+    same = low >= high
+    return spaces.Box(np.where(same, low - 1, low), np.where(same, high + 1, high), dtype=np.float32)

@@ -43,21 +43,21 @@ def read_npz(
     Args:
         path: the file.
         observation_space: the data must fit it.
-        action_space: else [-1, 1] is assumed.
+        action_space: inferred where left out.
         max_episode_steps: cuts episodes of flat rows without timeouts and next observations.
         place: where the large arrays go.
 
     Raises:
         DatasetError: the file is damaged, holds pickled objects, or lacks an array.
     """
-    with _arrays(path) as arrays:
+    with npz_arrays(path) as arrays:
         source = Source("npz", str(path), env_id=Path(path).stem, max_episode_steps=max_episode_steps)
-        if is_ogbench(arrays):
+        if ogbench_names(arrays):
             return read_ogbench(arrays, observation_space, action_space, Path(path), place)
         return from_rows(npz_rows(arrays), observation_space, action_space, source, place)
 
 
-def is_ogbench(names: Any) -> bool:
+def ogbench_names(names: Any) -> bool:
     """Whether an archive with these arrays is laid out as OGBench's are."""
     others = {"rewards", "timeouts", "truncated", "terminated", "next_observations"}
     return "terminals" in names and others.isdisjoint(names)
@@ -114,7 +114,7 @@ def read_ogbench(
 
 
 @contextmanager
-def _arrays(path: str | os.PathLike[str]) -> Iterator[dict[str, Array]]:
+def npz_arrays(path: str | os.PathLike[str]) -> Iterator[dict[str, Array]]:
     """The arrays of an archive, without unpickling anything."""
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -163,12 +163,13 @@ def row_blocks(num_rows: int, rows: int = BLOCK_ROWS) -> Iterator[slice]:
 
 
 def non_finite(array: Any) -> tuple[int, tuple[int, ...]] | None:
-    """How many entries are NaN or infinite, and the index of the first; None where all are finite."""
+    """How many entries are NaN or, as float32, infinite, and the index of the first; None where all are finite."""
     if np.dtype(array.dtype).kind != "f":
         return None
     count, first = 0, None
     for block in row_blocks(len(array)):
-        bad = ~np.isfinite(array[block])
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(array[block].astype(np.float32, copy=False))
         if bad.any():
             count += int(bad.sum())
             if first is None:
