@@ -6,17 +6,13 @@ HalfCheetah the returns differ by up to 100. With every batch padded to the same
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from offline_eval.types import Array, Observations
 
 WIDTH = 16
 """Rows of a padded batch. On the CPU 16 rows cost about as much as one."""
 
-Rows = TypeVar("Rows", Array, Observations)
 
-
-def take(rows: Rows, index: Array) -> Rows:
+def take(rows: Observations, index: Array) -> Observations:
     """Some rows of a batch."""
     if isinstance(rows, dict):
         return {key: value[index] for key, value in rows.items()}

@@ -39,14 +39,16 @@ class ActionScale:
         if self.is_identity:
             return actions
         low, high = self._bounds(actions)
-        return 2.0 * ((actions - low) / (high - low)) - 1.0
+        scaled: Numbers = 2.0 * ((actions - low) / (high - low)) - 1.0
+        return scaled
 
     def unscale(self, actions: Numbers) -> Numbers:
         """The scaled space to environment units, shape unchanged."""
         if self.is_identity:
             return actions
         low, high = self._bounds(actions)
-        return low + (0.5 * (actions + 1.0) * (high - low))
+        unscaled: Numbers = low + (0.5 * (actions + 1.0) * (high - low))
+        return unscaled
 
     def _bounds(self, like: Numbers) -> tuple[Any, Any]:
         if isinstance(like, np.ndarray):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from offline_eval.cli.arguments import (
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
                     **options,
                     done=current.done(variant),
                     log_states=current.states(variant),
-                    on_episode=lambda episode, variant=variant: current.record(variant, episode),
+                    on_episode=partial(current.record, variant),
                 )
             )
         rows = comparison_rows(evaluations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from offline_eval.cli.arguments import (
     add_environment,
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             **options,
             done=current.done(_VARIANT),
             log_states=current.states(_VARIANT),
-            on_episode=lambda episode: current.record(_VARIANT, episode),
+            on_episode=partial(current.record, _VARIANT),
         )
         result = evaluation_json(evaluation)
         current.finish({_VARIANT: evaluation}, result)

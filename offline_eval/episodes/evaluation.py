@@ -168,7 +168,7 @@ def _policy_of(model: Any) -> Predictor:
     """What is evaluated: the policy of an SB3 algorithm, which is all that `predict` uses and light to send away."""
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    return model.policy if isinstance(model, BaseAlgorithm) else model  # type: ignore[no-any-return]
+    return model.policy if isinstance(model, BaseAlgorithm) else model
 
 
 def _device_type(model: Any) -> str:

@@ -7,7 +7,7 @@ until all have finished; what autoreset begins in the meantime is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -103,7 +103,7 @@ class EnvSeats:
     def __init__(self, first: gym.Env[Any, Any], factory: Any, num_seats: int) -> None:
         self._factory = factory
         self.num_seats = num_seats if factory is not None else 1
-        self._envs = [first, *(factory() for _ in range(self.num_seats - 1))]
+        self._envs: list[gym.Env[Any, Any]] = [first, *(factory() for _ in range(self.num_seats - 1))]
         self._broken: set[int] = set()
         self.observation_space, self.action_space = first.observation_space, first.action_space
         self.max_episode_steps = first.spec.max_episode_steps if first.spec is not None else None
@@ -126,7 +126,8 @@ class EnvSeats:
 
     def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
         """Step the live seats."""
-        envs, results = self._envs, {}
+        envs = self._envs
+        results: dict[int, Step | Exception] = {}
         for seat in live:
             try:
                 observation, reward, terminated, truncated, info = envs[seat].step(actions[seat])
@@ -227,7 +228,7 @@ class VectorSeats(_TogetherSeats):
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
-        envs = getattr(self._vector.unwrapped, "envs", None)
+        envs: Sequence[gym.Env[Any, Any]] | None = getattr(self._vector.unwrapped, "envs", None)
         return None if envs is None else envs[seat]
 
     def close(self) -> None:
@@ -253,7 +254,7 @@ class VecEnvSeats(_TogetherSeats):
 
     def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
         self._venv.seed(seeds[0])  # hands out seeds[0], seeds[0] + 1, ...
-        self._venv.unwrapped._seeds = list(seeds)  # type: ignore[assignment]  # the plan's, where they are others
+        self._venv.unwrapped._seeds = list(seeds)  # the plan's, where they are others
         self._venv.set_options([dict(entry) for entry in options])
         observations = self._venv.reset()
         infos = self._venv.reset_infos
@@ -273,7 +274,7 @@ class VecEnvSeats(_TogetherSeats):
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
-        envs = getattr(self._venv.unwrapped, "envs", None)
+        envs: Sequence[gym.Env[Any, Any]] | None = getattr(self._venv.unwrapped, "envs", None)
         return None if envs is None else envs[seat]
 
     def close(self) -> None:

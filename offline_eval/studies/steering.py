@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.environments import EnvironmentLike
@@ -81,27 +82,26 @@ def steering_variants(
         controls: "random" (a random direction of the same length, for each steered row), "multiply" (actions times
             1.1 and 1.2) and "placebo" (noise of 1e-6, which only re-draws chaos).
     """
-    for control in controls:
-        if control not in CONTROLS:
-            raise InputError("controls", f"must be among {', '.join(CONTROLS)}", control)
+    for word in controls:
+        if word not in CONTROLS:
+            raise InputError("controls", f"must be among {', '.join(CONTROLS)}", word)
     direction, reduce = direction or L2(), reduce or Min()
-    steered: list[Variant] = []
+    steered: list[tuple[str, OPEX | BestOfN, float | None]] = []
     for step_size in dict.fromkeys(step_sizes):
         if step_size == 0:
             continue
         rule = OPEX(critic, step_size, num_steps=num_steps, direction=direction, reduce=reduce)
-        steered.append(Variant(f"OPEX {step_size:g}", rule, step_size))
+        steered.append((f"OPEX {step_size:g}", rule, step_size))
     for num_samples in dict.fromkeys(best_of):
         rule_of_n = BestOfN(critic, num_samples, GaussianProposal(proposal_std), reduce=reduce)
-        steered.append(Variant(f"best of {num_samples}", rule_of_n))
+        steered.append((f"best of {num_samples}", rule_of_n, None))
 
     variants = [Variant(PLAIN, None, 0.0)]
-    for variant in steered:
-        if "random" not in controls:
-            variants.append(variant)
-            continue
-        control = Variant(f"random as {variant.name}", RandomDirection(like=variant.rule), variant.step_size)
-        variants += [Variant(variant.name, variant.rule, variant.step_size, control.name), control]
+    for name, steering_rule, step in steered:
+        control = f"random as {name}" if "random" in controls else None
+        variants.append(Variant(name, steering_rule, step, control))
+        if control is not None:
+            variants.append(Variant(control, RandomDirection(like=steering_rule), step))
     if "multiply" in controls:
         variants += [Variant(f"times {factor:g}", MultiplyAction(factor)) for factor in _FACTORS]
     if "placebo" in controls:
@@ -144,7 +144,7 @@ def steer(
             rule=variant.rule,
             done=(done or {}).get(variant.name, ()),
             log_states=None if log_states is None else log_states(variant.name),
-            on_episode=None if on_episode is None else lambda e, name=variant.name: on_episode(name, e),
+            on_episode=None if on_episode is None else partial(on_episode, variant.name),
             **options,
         )
     plain = next(variant.name for variant in variants if variant.rule is None)
