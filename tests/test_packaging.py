@@ -9,8 +9,6 @@ import textwrap
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT_LIMIT = 0.5  # seconds for `import offline_eval` and `offline-eval --help`, start of Python included
 
@@ -44,8 +42,6 @@ def test_the_wheel_is_the_source_tree(tmp_path):
         text=True,
         check=False,
     )
-    if "No module named 'setuptools'" in built.stderr or "BackendUnavailable" in built.stderr:
-        pytest.skip("setuptools is not installed here: the wheel cannot be built without the network")
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
