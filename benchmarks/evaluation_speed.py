@@ -1,4 +1,4 @@
-"""Steps per second of `evaluate` beside SB3's `evaluate_policy`, of one OPEX step, and of logging; interleaved, as ratios.
+"""Speed of `evaluate` beside SB3's `evaluate_policy`, cost of an OPEX step and of logging; interleaved, as ratios.
 
     python benchmarks/evaluation_speed.py AGENT [--env HalfCheetah-v5] [--rounds 3] [--episodes 16]
 

@@ -101,25 +101,27 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
     return "\n".join([*lines, *_footnotes(intervals, ())])
 
 
-def _verdict(row: SteeringRow) -> str:
+def steering_verdict(against_plain: Interval, against_control: Interval) -> str:
     """What may be said of a steered row: its gain is its own only where it beats its control."""
-    against_plain, against_control = row.paired, row.against_control
-    if against_plain is None or against_control is None:
+    if against_plain.high < 0:
+        return "harms"
+    if against_plain.low <= 0:
+        return "no difference to the plain policy can be told"
+    if against_control.low > 0:
+        return "helps, and more than its control"
+    return "gains, but no more than its control: the critic has not earned it"
+
+
+def _verdict(row: SteeringRow) -> str:
+    if row.paired is None or row.against_control is None:
         raise ValueError("only a row with a control has a verdict")
-    name = row.variant.name
-    if against_plain.ci95.high < 0:
-        return f"{name}: harms"
-    if against_plain.ci95.low <= 0:
-        return f"{name}: no difference to the plain policy can be told"
-    if against_control.ci95.low > 0:
-        return f"{name}: helps, and more than its control"
-    return f"{name}: gains, but no more than its control: the critic has not earned it"
+    return f"{row.variant.name}: {steering_verdict(row.paired.ci95, row.against_control.ci95)}"
 
 
 def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:
     names = ("gradient_norm", "displacement", "clipped", "predicted_gain", "non_finite")
     heads = ("a step, on average", "|gradient|", "moved", "clipped", "gain in Q", "non-finite")
-    cells = [heads]
+    cells: list[tuple[str, ...]] = [heads]
     for row in rows:
         done = row.evaluation.steering
         values = [done.get(name) for name in names]
