@@ -99,7 +99,7 @@ def test_rows_after_the_last_end_are_a_cut_trajectory(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"chunks": True}, {"compression": "gzip", "chunks": (7, 2)}])
 def test_large_files_are_read_in_blocks_whatever_their_chunks(tmp_path, monkeypatch, options):
-    monkeypatch.setattr("offline_eval.datasets.arrays.BLOCK_ROWS", 16)
+    monkeypatch.setattr("offline_eval.datasets.store.BLOCK_ROWS", 16)
     arrays = rows(200, ends=range(6, 200, 7))
     arrays["next_observations"] = arrays["observations"] + np.float32(0.5)
     path = tmp_path / "a.hdf5"
@@ -197,6 +197,14 @@ def test_a_file_without_episode_ends_asks_for_the_time_limit(tmp_path):
     with pytest.raises(DatasetError, match=r"where its episodes end.*12 rows without an end: give `max_episode_steps`"):
         open_dataset(path)
     assert open_dataset(path, max_episode_steps=5).lengths.tolist() == [5, 5, 2]
+
+
+def test_the_time_limit_of_d4rls_own_names_is_known(tmp_path):
+    arrays = rows(2500, ends=())
+    del arrays["timeouts"]
+    arrays["terminals"][300] = True
+    dataset = open_dataset(write(tmp_path / "hopper-medium-v0.hdf5", **arrays))
+    assert dataset.lengths.tolist() == [301, 1000, 1000, 199]
 
 
 def test_data_of_another_environment_are_refused(tmp_path):

@@ -12,7 +12,6 @@ from gymnasium import Space
 from offline_eval.datasets.data_spaces import acted_space, observed_space
 from offline_eval.datasets.records import Source, Trajectory
 from offline_eval.datasets.store import (
-    BLOCK_ROWS,
     Place,
     Store,
     allocate_store,
@@ -112,7 +111,11 @@ def from_arrays(
     Raises:
         DatasetError: shapes that disagree, no rows, no episode ends, NaN or infinite numbers.
     """
-    rows = Rows(observations, actions, rewards, terminated, truncated, next_observations)
+    observed, following = (
+        None if given is None else map_named("", given, lambda _, values: np.asarray(values))
+        for given in (observations, next_observations)
+    )
+    rows = Rows(observed, np.asarray(actions), np.asarray(rewards), terminated, truncated, following)
     source = Source(env_id=env_id, max_episode_steps=max_episode_steps)
     return from_rows(rows, observation_space, action_space, source).check_finite()
 
@@ -206,14 +209,14 @@ def from_rows(
     final = dict(named("", store.observations if rows.next_observations is None else rows.next_observations))
     for (name, out), (_, values) in zip(named("", store.observations), named("", rows.observations), strict=True):
         _copy_observations(out, values, number, ends, store.final_known, final[name])
-    for block in row_blocks(len(rows), block_rows(rows.actions)):
+    for block in row_blocks(rows.actions):
         fill(store.actions, block, rows.actions[block])
     return assemble(store, observation_space, action_space, source)
 
 
 def _copy_observations(out: Array, values: Any, number: Array, ends: Array, final_known: Array, final: Any) -> None:
     """Rows of `values` to their places; a trajectory's extra row from `final` where that is known."""
-    for block in row_blocks(len(ends), block_rows(values)):
+    for block in row_blocks(values):
         at = np.arange(block.start, block.stop) + number[block]
         observed = values[block]
         fill(out, at, observed)
@@ -224,12 +227,6 @@ def _copy_observations(out: Array, values: Any, number: Array, ends: Array, fina
         fill(out, at[last] + 1, observed[last])
         if known.any():
             fill(out, at[last[known]] + 1, final[block][last[known]])
-
-
-def block_rows(array: Any) -> int:
-    """Rows to read at a time: about `BLOCK_ROWS`, in whole HDF5 chunks, which are decompressed as a whole."""
-    chunk = (getattr(array, "chunks", None) or (1,))[0]
-    return max(int(chunk), BLOCK_ROWS // int(chunk) * int(chunk))
 
 
 def episode_ends(rows: Rows, max_episode_steps: int | None = None) -> Array:
@@ -263,7 +260,7 @@ def jumps(rows: Rows) -> Array:
     found = np.zeros(len(rows), bool)
     after = dict(named("", rows.next_observations))
     for name, values in named("", rows.observations):
-        for block in row_blocks(len(rows) - 1, block_rows(values)):
+        for block in row_blocks(values, len(rows) - 1):
             ahead = values[block.start + 1 : block.stop + 1]
             # In float32, so that a file with observations of two precisions does not jump at every row. NaN compares
             # false: it is reported as itself, not as a jump.

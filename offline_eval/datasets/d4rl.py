@@ -22,6 +22,7 @@ from gymnasium import Space
 from offline_eval.datasets.arrays import Rows, from_rows
 from offline_eval.datasets.hdf5 import reading_hdf5, writing_hdf5
 from offline_eval.datasets.records import Source
+from offline_eval.datasets.references import time_limit_of
 from offline_eval.datasets.space_json import space_from_json, space_to_json
 from offline_eval.datasets.store import Place, in_memory, row_blocks
 from offline_eval.datasets.trajectories import Dataset
@@ -45,7 +46,7 @@ def read_d4rl(
         path: the file.
         observation_space: where the file, as D4RL's own, has none.
         action_space: the same; else it is inferred: [-1, 1] in D4RL's environments.
-        max_episode_steps: cuts episodes of a file without timeouts and next observations.
+        max_episode_steps: cuts episodes of a file without timeouts and next observations; known for D4RL's names.
         place: where the large arrays go.
 
     Raises:
@@ -78,11 +79,12 @@ def open_rows(path: str | os.PathLike[str]) -> Iterator[tuple[Rows, Source, dict
         found = {name: file[name] for name in (*_REQUIRED, *_OPTIONAL) if isinstance(file.get(name), h5py.Dataset)}
         rows = Rows(**found, next_observation_known=file.get(_KNOWN))
         attributes = dict(file.attrs)
-        limit = attributes.get("max_episode_steps")
+        env_id = str(attributes.get("env_id") or Path(path).stem)
+        limit = attributes.get("max_episode_steps") or time_limit_of(env_id)
         source = Source(
             format="d4rl",
             path=str(path),
-            env_id=str(attributes.get("env_id") or Path(path).stem),
+            env_id=env_id,
             max_episode_steps=None if limit is None else int(limit),
             notes=_notes(rows),
         )
@@ -125,7 +127,7 @@ def write_d4rl(dataset: Dataset, path: str | os.PathLike[str]) -> Path:
         for name, index in {"observations": rows, "next_observations": rows + 1}.items():
             if name == "observations" or known.any():
                 target = file.create_dataset(name, (len(rows), *observations.shape[1:]), observations.dtype)
-                for block in row_blocks(len(rows)):
+                for block in row_blocks(observations, len(rows)):
                     target[block] = observations[index[block]]
         file.create_dataset("actions", data=dataset.actions)
         file.create_dataset("rewards", data=dataset.rewards)

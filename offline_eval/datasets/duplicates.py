@@ -66,7 +66,7 @@ def _digests(rows: Rows) -> tuple[Array, Array]:
     for part in [*parts, rows.actions, rows.rewards]:
         width = int(np.prod(part.shape[1:]))
         factors = generator.integers(1, 2**63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        for block in row_blocks(len(rows), max(1, 2**22 // max(1, width))):
+        for block in row_blocks(part):
             with np.errstate(over="ignore", invalid="ignore"):
                 values = np.ascontiguousarray(part[block], np.float32).reshape(-1, width)
             digests[block] += (values.view(np.uint32) * factors).sum(axis=1, dtype=np.uint64)

@@ -110,7 +110,7 @@ class LargeToDisk:
         try:
             self._temporary.mkdir(parents=True)
         except OSError as error:
-            raise StorageError(f"{self._temporary} could not be made: {error.strerror}") from error
+            raise StorageError(f"{self._temporary} cannot be made: {error.strerror}; name another `cache`") from error
         return in_folder(self._temporary)
 
     def finish(self, dataset: Dataset) -> None:
@@ -118,7 +118,11 @@ class LargeToDisk:
         for name in _SMALL:
             np.save(self._temporary / f"{name}.npy", getattr(dataset.store, name), allow_pickle=False)
         write_index(self._temporary, dataset)
-        os.replace(self._temporary, self._folder)
+        try:
+            os.replace(self._temporary, self._folder)
+        except OSError as error:
+            if not (self._folder / INDEX).exists():  # else another process was faster
+                raise StorageError(f"{self._folder} could not be written: {error.strerror}") from error
 
     def __enter__(self) -> LargeToDisk:
         return self

@@ -27,6 +27,8 @@ Out = TypeVar("Out")
 BLOCK_ROWS = 1 << 16
 """Rows that are read, converted or checked at a time, so that one copy of a data set is all that is held."""
 
+_BLOCK_BYTES = 1 << 27
+
 
 def in_memory(num_bytes: int) -> Allocate:
     """The process's own memory, however much it takes."""
@@ -81,6 +83,12 @@ class Store:
         yield from named("observations", self.observations)
         for name in ("actions", "rewards", "terminated", "truncated", "offsets", "final_known"):
             yield name, getattr(self, name)
+
+    def place_of(self, name: str, row: int) -> str:
+        """The trajectory of a row of a flat array, and its number within it, in words."""
+        starts = self.offsets + np.arange(len(self.offsets)) * name.startswith("observations")
+        trajectory = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"trajectory {trajectory}, step {int(row - starts[trajectory])}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is not None:
@@ -156,8 +164,16 @@ def map_named(name: str, observations: Any, function: Callable[[str, Any], Out])
     return function(name, observations)
 
 
-def row_blocks(num_rows: int, rows: int = BLOCK_ROWS) -> Iterator[slice]:
-    """Slices that cover `num_rows` rows in order."""
+def row_blocks(like: Any, num_rows: int | None = None) -> Iterator[slice]:
+    """Slices that cover the rows of an array in order, or `num_rows` rows of that shape.
+
+    A block has `BLOCK_ROWS` rows, fewer where they are large (images), in whole HDF5 chunks, which are decompressed as
+    a whole.
+    """
+    num_rows = len(like) if num_rows is None else num_rows
+    row_bytes = max(1, math.prod(like.shape[1:]) * np.dtype(like.dtype).itemsize)
+    chunk = int((getattr(like, "chunks", None) or (1,))[0])
+    rows = max(chunk, min(BLOCK_ROWS, _BLOCK_BYTES // row_bytes) // chunk * chunk)
     for start in range(0, num_rows, rows):
         yield slice(start, min(start + rows, num_rows))
 
@@ -167,7 +183,7 @@ def non_finite(array: Any) -> tuple[int, tuple[int, ...]] | None:
     if np.dtype(array.dtype).kind != "f":
         return None
     count, first = 0, None
-    for block in row_blocks(len(array)):
+    for block in row_blocks(array):
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array[block].astype(np.float32, copy=False))
         if bad.any():
@@ -176,12 +192,6 @@ def non_finite(array: Any) -> tuple[int, tuple[int, ...]] | None:
                 row, *rest = (int(i) for i in np.argwhere(bad)[0])
                 first = (row + block.start, *rest)
     return None if first is None else (count, first)
-
-
-def trajectory_of(offsets: Array, step: int) -> tuple[int, int]:
-    """The trajectory of a step of the flat arrays, and its number within it."""
-    trajectory = int(np.searchsorted(offsets, step, side="right")) - 1
-    return trajectory, int(step - offsets[trajectory])
 
 
 def ranges(starts: Array, lengths: Array) -> Array:

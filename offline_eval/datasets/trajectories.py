@@ -15,7 +15,7 @@ from gymnasium import Space, spaces
 from offline_eval.batching import take
 from offline_eval.datasets.data_spaces import fits
 from offline_eval.datasets.records import Source, Trajectory, Transitions
-from offline_eval.datasets.store import Store, map_named, named, non_finite, ranges, row_blocks, trajectory_of
+from offline_eval.datasets.store import Store, map_named, named, non_finite, ranges, row_blocks
 from offline_eval.errors import DatasetError, InputError, SpaceError, bare
 from offline_eval.types import Array, FloatArray, Observations
 
@@ -298,7 +298,7 @@ class Dataset:
                 case _:
                     rows = observed
             count = len(array) if rows is None else len(rows)
-            yield name, count, (array[b if rows is None else rows[b]] for b in row_blocks(count))
+            yield name, count, _parts(array, rows, count)
 
     def check_finite(self) -> Dataset:
         """The data set itself; raises a DatasetError that names the first NaN or infinite number by its index."""
@@ -306,7 +306,7 @@ class Dataset:
             found = non_finite(array)
             if found is not None:
                 count, (row, *rest) = found
-                where = _where(self.store, name, row)
+                where = self.store.place_of(name, row)
                 raise DatasetError(
                     f"{name}{[row, *rest]}",
                     f"must be finite ({where})",
@@ -347,7 +347,6 @@ class Dataset:
         return bare(f"{', '.join(parts)} in {self.source.path or 'arrays in memory'}")
 
 
-def _where(store: Store, name: str, row: int) -> str:
-    extra = np.arange(store.num_trajectories + 1) if name.startswith("observations") else 0
-    trajectory, step = trajectory_of(store.offsets + extra, row)
-    return f"trajectory {trajectory}, step {step}"
+def _parts(array: Array, rows: Array | None, count: int) -> Iterator[Array]:
+    for block in row_blocks(array, count):
+        yield array[block] if rows is None else array[rows[block]]
