@@ -14,7 +14,7 @@ from typing import NoReturn
 from offline_eval import __version__
 from offline_eval.errors import OfflineEvalError
 
-_COMMANDS = ("demo", "evaluate", "steer", "compare")
+_COMMANDS = ("demo", "evaluate", "steer", "compare", "report")
 
 
 class _Parser(argparse.ArgumentParser):

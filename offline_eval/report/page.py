@@ -1,0 +1,196 @@
+"""The page: one HTML file that holds everything, made from nothing but the objects of `--json`.
+
+It fetches nothing and runs nothing: a policy in its head forbids both, so that a page from a stranger's agent is safe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from offline_eval.errors import InputError, StorageError
+from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, sentence
+from offline_eval.report.episode_chapters import comparison_chapter, evaluation_chapter, steering_chapter
+from offline_eval.report.markup import Node, render, tag
+from offline_eval.report.measurement_chapter import measurement_chapter
+from offline_eval.report.runs import RunResult
+from offline_eval.report.side_by_side import overview
+from offline_eval.report.tables import MARK, interval, number
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_LONGEST_LINE = 400
+
+
+def write_page(results: Sequence[RunResult], path: str | Path) -> Path:
+    """Write the page of one run, or of several beside the first of them.
+
+    Args:
+        results: what is shown.
+        path: of the HTML file; the folder is made where it is missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: no run, or a result that none of the commands makes.
+        StorageError: the file cannot be written.
+    """
+    html = page(results)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
+    except OSError as error:
+        raise StorageError(f"the page cannot be written: {path}: {error.strerror or error}") from error
+    return path
+
+
+def page(results: Sequence[RunResult]) -> str:
+    """The page as text; the same results give the same page."""
+    if not results:
+        raise InputError("results", "must hold at least one run", list(results))
+    chapters = [chapter_of(run) for run in results]
+    first = chapters[0] if len(chapters) == 1 else overview(results, chapters)
+    body: list[Node] = [_head(first), *_body(first)]
+    if len(chapters) > 1:
+        for run, chapter in zip(results, chapters, strict=True):
+            opening = tag("h2", chapter.heading, tag("small", run.name))
+            lead = [opening, tag("p", chapter.finding, class_="finding"), _table(chapter.numbers)]
+            body.append(tag("article", *lead, *_body(chapter)))
+    body.append(tag("footer", tag("h2", "How it was made"), *(_made(run) for run in results)))
+    return "<!doctype html>\n" + render(_document(first.heading, body)) + "\n"
+
+
+def chapter_of(run: RunResult) -> Chapter:
+    """What a run says, whichever command it came from.
+
+    Raises:
+        InputError: the result is of none of them, or parts of it are missing.
+    """
+    result = run.result
+    rows = result.get("rows")
+    try:
+        if "policy_error" in result:
+            return measurement_chapter(run)
+        if rows and "agent" in rows[0]:
+            return comparison_chapter(run)
+        if rows:
+            return steering_chapter(run)
+        if "summary" in result:
+            return evaluation_chapter(run)
+    except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
+        rule = f"must be what --json of this version writes; {type(error).__name__}: {error}"
+        raise InputError("RUN", rule, run.name, "run the command again") from error
+    rule = "must be the object of `evaluate`, `steer`, `compare` or `measure`"
+    raise InputError("RUN", rule, f"{run.name} with {', '.join(sorted(result)) or 'nothing in it'}")
+
+
+def _document(title: str, body: Sequence[Node]) -> Element:
+    style = resources.files("offline_eval.report").joinpath("page.css").read_text(encoding="utf-8")
+    return tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", f"{title}: offline-eval"),
+            tag("link", rel="icon", href="data:,"),
+            tag("style", style),
+        ),
+        tag("body", tag("main", *body)),
+        lang="en",
+    )
+
+
+def _head(chapter: Chapter) -> Element:
+    return tag(
+        "header",
+        tag("p", "offline-eval", class_="eyebrow"),
+        tag("h1", chapter.heading),
+        tag("p", chapter.finding, class_="finding"),
+        _table(chapter.numbers),
+    )
+
+
+def _table(numbers: Sequence[KeyNumber]) -> Element | None:
+    if not numbers:
+        return None
+    rows = [
+        tag(
+            "tr",
+            tag("th", key.name, tag("small", key.meaning) if key.meaning else None, scope="row"),
+            tag("td", number(key.reading.value, key.signed)),
+            tag("td", interval(key.reading.interval) if key.reading.interval else ""),
+        )
+        for key in numbers
+    ]
+    columns = tag("tr", *(tag("th", words, scope="col") for words in ("", "value", "95 % interval")))
+    bounds = [key.reading.interval for key in numbers if key.reading.interval]
+    caveats = dict.fromkeys(bound.caveat for bound in bounds if not bound.honest)
+    marks = [tag("p", f"{MARK} may cover less than 95 %: {caveat}", class_="caveat") for caveat in caveats]
+    return tag("div", tag("table", tag("thead", columns), tag("tbody", *rows)), *marks, class_="key")
+
+
+def _body(chapter: Chapter) -> list[Node]:
+    notes = [tag("li", sentence(note)) for note in chapter.notes]
+    parts: list[Node] = [_section(part) for part in chapter.sections if part.figures or part.skipped]
+    return [*parts, tag("aside", tag("h3", "Notes"), tag("ul", *notes)) if notes else None]
+
+
+def _section(part: Section) -> Element:
+    missing = [tag("p", tag("b", "Not measured. "), sentence(reason), class_="skipped") for reason in part.skipped]
+    figures = tag("div", *map(_figure, part.figures), class_="figures") if part.figures else None
+    return tag("section", tag("h3", part.title), figures, *missing)
+
+
+def _figure(figure: Figure) -> Element:
+    return tag(
+        "figure",
+        tag("h4", figure.title),
+        tag("p", figure.number, class_="number"),
+        figure.drawing,
+        tag("figcaption", figure.caption) if figure.caption else None,
+    )
+
+
+def _made(run: RunResult) -> Element:
+    manifest = run.manifest
+    lines: dict[str, str] = {}
+    if manifest.get("command"):
+        command = manifest["command"]
+        lines["command"] = command if isinstance(command, str) else " ".join(map(str, command))
+    lines["environment"] = run.env
+    agents = manifest.get("agents")
+    if isinstance(agents, Mapping):
+        lines |= {f"agent {name}": f"weights {_plain(hashed)}" for name, hashed in agents.items()}
+    if manifest.get("plan"):
+        lines["episodes"] = _plan(manifest["plan"])
+    shown_already = {"command", "env", "agents", "plan", "versions", "result", "notes", "schema", "finished"}
+    for key, value in manifest.items():
+        if key not in shown_already and value not in (None, {}, []):
+            lines[key.replace("_", " ")] = _plain(value)
+    versions = manifest.get("versions") or {}
+    if versions:
+        lines["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    entries = [part for name, words in lines.items() for part in (tag("dt", name), tag("dd", words))]
+    return tag("details", tag("summary", run.name), tag("dl", *entries), open_="open")
+
+
+def _plan(plan: Any) -> str:
+    """The seeds of a plan, as the run folder keeps it: [[seed, options], ...]."""
+    if not (isinstance(plan, list) and all(isinstance(entry, list) and len(entry) == 2 for entry in plan)):
+        return _plain(plan)
+    seeds = [seed for seed, _ in plan]
+    options = "" if all(chosen is None for _, chosen in plan) else ", with reset options"
+    return f"{len(seeds)} with seeds {min(seeds)} to {max(seeds)}{options}"
+
+
+def _plain(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 1]}…"

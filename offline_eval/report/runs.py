@@ -1,0 +1,115 @@
+"""What a page is made of: the objects of `--json`, from run folders or straight from a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from offline_eval.errors import InputError, StorageError
+from offline_eval.run_folder import read_episodes
+from offline_eval.stats import paired_difference, summarize
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run.
+
+    Attributes:
+        name: what a reader calls it: the folder's name.
+        result: the object of `--json` of `evaluate`, `steer`, `compare` or `measure`.
+        manifest: how it was made; {} where nothing is known but the result.
+    """
+
+    name: str
+    result: Mapping[str, Any]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def env(self) -> str:
+        """Id of the environment."""
+        return str(self.result.get("env") or self.manifest.get("env") or "an unnamed environment")
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the agents, the evaluated one first."""
+        agents = self.manifest.get("agents") or self.manifest.get("agent") or [self.name]
+        return [agents] if isinstance(agents, str) else [str(agent) for agent in agents]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.manifest.get("finished", True))
+
+
+def read_run(path: str | Path) -> RunResult:
+    """A run folder, finished or stopped half-way, or a file with the object of `--json`.
+
+    Raises:
+        InputError: neither of them.
+        StorageError: the file cannot be read as JSON.
+    """
+    path = Path(path)
+    if path.is_dir():
+        manifest = _read_json(path / "manifest.json", path)
+        result = manifest.pop("result", None)
+        return RunResult(path.resolve().name, result if result is not None else _unfinished(path, manifest), manifest)
+    result = _read_json(path, path)
+    return RunResult(path.stem, result, result.get("manifest") or {})
+
+
+def read_runs(paths: Sequence[str | Path]) -> list[RunResult]:
+    """Several runs, named so that they can be told apart: by their whole path where names come twice.
+
+    Raises:
+        InputError: a path is given twice, or is no run.
+    """
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise InputError("RUN", "must be different runs", [str(path) for path in paths])
+    runs = [read_run(path) for path in paths]
+    names = [run.name for run in runs]
+    return [
+        replace(run, name=str(path)) if names.count(run.name) > 1 else run
+        for run, path in zip(runs, paths, strict=True)
+    ]
+
+
+def _read_json(file: Path, asked: Path) -> dict[str, Any]:
+    if not file.is_file():
+        way_out = "`evaluate`, `steer`, `compare` and `measure` make one with --out"
+        raise InputError("RUN", "must be a run folder, or a file that --json wrote", str(asked), way_out)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError("RUN", "must hold a JSON object", str(asked))
+    return found
+
+
+def _unfinished(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The episodes that a stopped run has finished, beside its first variant, as the object of `steer`."""
+    variants = read_episodes(path)
+    if not variants:
+        raise InputError("RUN", "must hold a finished episode", str(path), "go on with the run: --resume")
+    first = next(iter(variants))
+    size = 1 + max(episode.index for episodes in variants.values() for episode in episodes)
+    returns = {name: [nan] * size for name in variants}
+    for name, episodes in variants.items():
+        for episode in episodes:
+            returns[name][episode.index] = episode.episode_return
+    rows: Sequence[dict[str, Any]] = [
+        {
+            "rule": name,
+            "control": None,
+            "episodes": [episode.to_json() for episode in episodes],
+            "summary": summarize([episode.episode_return for episode in episodes]).to_json(),
+            "paired": None if name == first else paired_difference(returns[name], returns[first]).to_json(),
+            "against_control": None,
+        }
+        for name, episodes in variants.items()
+    ]
+    return {"env": manifest.get("env"), "rows": rows}
