@@ -160,7 +160,9 @@ def candidate_actions(
     if isinstance(space, spaces.Discrete):
         everything = int(space.start) + np.arange(int(space.n))
         others = np.stack([everything[everything != action] for action in policy])
-        return Candidates(np.concatenate([policy[:, None], others], axis=1), ("policy", *["action"] * (int(space.n) - 1)))
+        return Candidates(
+            np.concatenate([policy[:, None], others], axis=1), ("policy", *["action"] * (int(space.n) - 1))
+        )
     scale, shape = ActionScale(space), (num_each, len(states), *policy.shape[1:])
     own = scale.scale(policy.astype(np.float32))
     steering = Steering(OPEX(critic, step_size), None, space)
@@ -174,6 +176,11 @@ def candidate_actions(
         kinds.append(("random", [_unscaled(scale, space, a) for a in generator.uniform(-1.0, 1.0, shape)]))
     actions = [action for _, parts in kinds for action in parts]
     return Candidates(np.stack(actions, axis=1), tuple(name for name, parts in kinds for _ in parts))
+
+
+def all_actions(space: spaces.Discrete, num_states: int) -> Array:
+    """Every action at every state, (num_states, num_actions)."""
+    return np.tile(int(space.start) + np.arange(int(space.n)), (num_states, 1))
 
 
 def constrained_optimum(

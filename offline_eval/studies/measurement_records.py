@@ -5,9 +5,9 @@ Figures are drawn from the JSON alone, so that it holds what they need: curves, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from offline_eval.diagnostics.q_bias import QBias
 from offline_eval.diagnostics.q_rank import ActionRank, WindowRank
 from offline_eval.diagnostics.regret import ExtractionRegret
 from offline_eval.episodes import Evaluation
+from offline_eval.errors import InputError
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.types import Array
 
@@ -25,6 +26,7 @@ SCHEMA = 1
 """Of the JSON: grows when a key changes its meaning or goes away."""
 
 _NUM_BINS = 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class Skipped:
     def to_json(self) -> dict[str, Any]:
         """The reason under the key `skipped`."""
         return {"skipped": self.reason}
+
+
+def attempt(make: Callable[[], T]) -> T | Skipped:
+    """What `make` gives, or why it cannot."""
+    try:
+        return make()
+    except InputError as error:
+        return Skipped(str(error))
 
 
 @dataclass(frozen=True)

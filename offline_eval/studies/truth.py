@@ -179,9 +179,16 @@ class Brancher:
 
 
 def draw_episodes(
-    driver: Driver, env: EnvironmentLike, plan: EpisodePlan, advance: Advance | None = None, n_envs: int = 16
+    driver: Driver,
+    env: EnvironmentLike,
+    plan: EpisodePlan,
+    advance: Advance | None = None,
+    *,
+    n_envs: int = 16,
+    step_limit: int | None = None,
 ) -> list[DrawnEpisode]:
     """Play the planned episodes with a driver and record states and bonuses; noise comes from each entry's seed."""
+    limit = step_limit or _STEP_LIMIT
     make = _single_factory(env)
     envs = [make() for _ in range(min(n_envs, len(plan)))]
     recorder = EpisodeRecorder(len(envs))
@@ -202,7 +209,7 @@ def draw_episodes(
             for row, (place, (index, generator, _)) in enumerate(list(playing.items())):
                 observation, reward, terminated, truncated, _ = envs[place].step(actions[row])
                 bonuses[index].append(float(extra[row]))
-                truncated = truncated or len(bonuses[index]) >= _STEP_LIMIT
+                truncated = truncated or len(bonuses[index]) >= limit
                 step = float(reward), bool(terminated), bool(truncated), observation, envs[place]
                 recorder.step(place, None, actions[row], *step)
                 playing[place] = index, generator, observation
