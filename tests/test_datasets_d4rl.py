@@ -1,5 +1,6 @@
 """The flat HDF5 layout: read, written, cut short, larger than memory."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -231,19 +232,27 @@ def test_what_cannot_be_written(tmp_path):
 ACTED = {"actions": np.zeros((2, 1)), "rewards": np.zeros(2), "terminated": [0, 1], "truncated": [0, 0]}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_is_a_storage_error_and_keeps_the_old_file(tmp_path, monkeypatch):
     path = write_d4rl(trajectories(), tmp_path / "a.hdf5")
     before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("offline_eval.datasets.writing.os.fsync", full)
     with pytest.raises(StorageError, match="No space left on device"):
         write_d4rl(trajectories((9, 9)), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room on a disk beforehand")
+def test_a_disk_without_room_for_the_cache_is_a_storage_error(tmp_path, monkeypatch):
+    path = write_d4rl(trajectories(), tmp_path / "a.hdf5")
+    monkeypatch.setattr("offline_eval.datasets.packed.os.posix_fallocate", full)
+    with pytest.raises(StorageError, match=r"needs \d+ bytes: No space left on device"):
+        open_dataset(path, cache=tmp_path / "cache", memory_limit=50)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.skipif(not DOOR.is_file(), reason="the door demonstrations are not here")

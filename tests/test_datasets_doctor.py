@@ -395,6 +395,16 @@ def test_nan_and_infinity_by_index(tmp_path, rows):
     assert findings[1].where == "rewards[5]"
 
 
+@pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e300])
+def test_bad_numbers_anywhere_are_one_finding(rows, name, value):
+    rows[name] = rows[name].astype(np.float64)
+    rows[name][100:103] = value
+    if name == "observations":
+        del rows["next_observations"]
+    only(check(Rows(**rows)), "non_finite", "error")
+
+
 def test_a_file_without_episode_ends(tmp_path, rows):
     rows["timeouts"][:] = False
     del rows["next_observations"]

@@ -262,10 +262,12 @@ def jumps(rows: Rows) -> Array:
     for name, values in named("", rows.observations):
         for block in row_blocks(values, len(rows) - 1):
             ahead = values[block.start + 1 : block.stop + 1]
-            # In float32, so that a file with observations of two precisions does not jump at every row. NaN compares
-            # false: it is reported as itself, not as a jump.
-            difference = ahead.astype(np.float32) - after[name][block].astype(np.float32)
-            found[block] |= np.linalg.norm(difference.reshape(len(ahead), -1), axis=1) > _JUMP
+            # In float32, so that a file with observations of two precisions does not jump at every row. NaN and
+            # infinity are reported as themselves, not as jumps.
+            with np.errstate(over="ignore", invalid="ignore"):
+                difference = ahead.astype(np.float32) - after[name][block].astype(np.float32)
+                distance = np.linalg.norm(difference.reshape(len(ahead), -1), axis=1)
+            found[block] |= (distance > _JUMP) & np.isfinite(distance)
     return found
 
 

@@ -163,18 +163,22 @@ def _gather(
     has_next = rows.next_observations is not None
     known = ~nothing if rows.next_observation_known is None else rows.next_observation_known
     actions = np.asarray(rows.actions)
+    numbers = _finite(actions.reshape(len(rows), -1))
+    if action_space is None:
+        kept = storage_dtype(actions.dtype, "actions")
+        action_space = acted_space(numbers.reshape(actions.shape) if kept.kind == "f" else actions.astype(kept))
     return Evidence(
         rows,
         names,
         observations,
         _columns("observations", rows.next_observations)[1] if has_next else None,
         known,
-        _finite(actions.reshape(len(rows), -1)),
+        numbers,
         _finite(np.asarray(rows.rewards, np.float64)[:, None])[:, 0].astype(np.float64),
         nothing if rows.terminals is None else rows.terminals,
         nothing if rows.timeouts is None else rows.timeouts,
         jumps(rows) & known if has_next else nothing,
-        acted_space(actions.astype(storage_dtype(actions.dtype, "actions"))) if action_space is None else action_space,
+        action_space,
         source,
         limit or source.max_episode_steps or _registered_limit(source.env_id) or time_limit_of(source.env_id),
         bad,

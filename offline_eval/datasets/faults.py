@@ -138,7 +138,7 @@ def shifted_rewards(evidence: Evidence) -> Iterator[Finding]:
 
 def zero_rewards(evidence: Evidence) -> Iterator[Finding]:
     """Rewards that are 0 throughout: a value learned from them is 0, too."""
-    if not evidence.rewards.any():
+    if not np.any(evidence.rows.rewards):
         lacking = evidence.source.format == "ogbench"
         yield Finding(
             "zero_rewards",
