@@ -43,12 +43,19 @@ def test_random_direction_like_a_rule_slides_along_the_wall_until_it_has_gone_as
     after, metrics = steer(RandomDirection(like=model), [[-3.0, 0.0]], [[0.9, 0.0]], [[0.6, 0.8]], SQUARE_BOX)
     np.testing.assert_allclose(after, [[1.0, np.sqrt(0.24)]], rtol=1e-5)
     assert metrics["displacement"] == pytest.approx(0.5)
+    assert metrics["clipped"] == 0.5
 
 
 def test_random_direction_like_a_rule_ends_in_the_corner_where_there_is_no_more_room():
     model = OPEX(FunctionCritic(dim=2), 1.0, direction=L2())
     after, _ = steer(RandomDirection(like=model), [[-3.0, -3.0]], [[0.9, 0.8]], [[0.6, 0.8]], SQUARE_BOX)
     np.testing.assert_array_equal(after, [[1.0, 1.0]])
+
+
+def test_random_direction_like_a_rule_leaves_a_dimension_at_rest_where_it_is():
+    model = OPEX(FunctionCritic(dim=2), 0.5, direction=L2())
+    after, _ = steer(RandomDirection(like=model), [[-3.0, 0.0]], [[0.9, 0.2]], [[1.0, 0.0]], SQUARE_BOX)
+    np.testing.assert_array_equal(after, np.array([[1.0, 0.2]], dtype=np.float32))
 
 
 @pytest.mark.parametrize("action_dim", [1, 2, 6])

@@ -16,7 +16,16 @@ from steered import Bang, pendulum, pendulum_critic
 
 from offline_eval.errors import InputError, SpaceError
 from offline_eval.types import Predictor
-from offline_eval.wrappers import L2, OPEX, BestOfN, MultiplyAction, RandomDirection, SteerAction, SteeredPolicy
+from offline_eval.wrappers import (
+    L2,
+    OPEX,
+    BestOfN,
+    MultiplyAction,
+    Placebo,
+    RandomDirection,
+    SteerAction,
+    SteeredPolicy,
+)
 from offline_eval.wrappers.sb3 import SteerAction as SteerVecEnv
 from offline_eval.wrappers.vector import SteerAction as SteerVectorEnv
 
@@ -161,6 +170,14 @@ def test_in_next_step_mode_the_reset_step_is_not_steered():
     assert displacements[2][1] == 0
 
 
+def test_a_reset_in_between_starts_an_episode_that_is_steered_at_once():
+    env = SteerVectorEnv(SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=1)]), OPEX_RULE)
+    env.reset(seed=0)
+    env.step(np.zeros((1, 1), dtype=np.float32))
+    env.reset(seed=0)
+    assert env.step(np.zeros((1, 1), dtype=np.float32))[4]["_steering/displacement"].all()
+
+
 def test_a_step_in_which_all_environments_reset_has_nothing_to_report():
     env = SteerVectorEnv(SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=1)] * 2), OPEX_RULE)
     env.reset(seed=0)
@@ -255,7 +272,7 @@ def test_a_single_observation_gives_a_single_action_and_the_models_state():
 
 def test_a_policy_without_a_seed_draws_fresh_noise():
     observation = np.zeros((1, 3), dtype=np.float32)
-    actions = {float(SteeredPolicy(Bang(), RandomDirection(0.2)).predict(observation)[0][0, 0]) for _ in range(4)}
+    actions = {float(SteeredPolicy(Bang(), Placebo(0.1)).predict(observation)[0][0, 0]) for _ in range(4)}
     assert len(actions) > 1
 
 

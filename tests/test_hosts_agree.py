@@ -4,9 +4,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.vec_env import DummyVecEnv
-from steered import Bang, pendulum, pendulum_critic
+from steered import Bang, FunctionCritic, pendulum, pendulum_critic
 
 from offline_eval.wrappers import L2, OPEX, BestOfN, MultiplyAction, RandomDirection, SteerAction, SteeredPolicy
 from offline_eval.wrappers.sb3 import SteerAction as SteerVecEnv
@@ -162,3 +164,30 @@ def test_a_step_size_of_zero_is_the_unsteered_environment():
         np.testing.assert_array_equal(observation, same)
         assert reward == same_reward
         assert info["steering/executed_action"].tobytes() == action.tobytes()
+
+
+def test_dictionaries_of_observations_are_the_same_too():
+    space = spaces.Dict(all=spaces.Box(-np.inf, np.inf, (3,)))
+    critic = FunctionCritic(lambda o, a: CRITIC.function(o["all"], a), action_space=CRITIC.action_space)
+    critic.observation_space = space
+
+    def nested():
+        return TransformObservation(pendulum(), lambda observation: {"all": observation}, space)
+
+    rule, action = OPEX(critic, 0.2, direction=L2()), np.array([0.5], dtype=np.float32)
+    env = SteerAction(nested(), rule)
+    observation, _ = env.reset(seed=1)
+    executed = env.step(action)[4]["steering/executed_action"]
+    plain = SteerAction(pendulum(), OPEX(CRITIC, 0.2, direction=L2()))
+    plain.reset(seed=1)
+    np.testing.assert_array_equal(executed, plain.step(action)[4]["steering/executed_action"])
+    vector = SteerVectorEnv(SyncVectorEnv([nested]), rule)
+    vector.reset(seed=1)
+    np.testing.assert_array_equal(vector.step(action[None])[4]["steering/executed_action"], executed[None])
+
+    class Constant(Bang):
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.full_like(observation["all"][..., :1], 0.5), state
+
+    policy = SteeredPolicy(Constant(), rule, observation_space=space)
+    np.testing.assert_array_equal(policy.predict(observation)[0], executed)

@@ -90,12 +90,12 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(make):
     critic = network_critic()
     steering = Steering(make(critic), None, critic.action_space)
     rng = np.random.default_rng(0)
-    observations = rng.standard_normal((37, 2), dtype=np.float32)
-    actions = rng.uniform(-1, 1, (37, 2)).astype(np.float32)
-    noise = steering.draw_noise([noise_generator(seed) for seed in range(37)])
+    observations = rng.standard_normal((69, 2), dtype=np.float32)
+    actions = rng.uniform(-1, 1, (69, 2)).astype(np.float32)
+    noise = steering.draw_noise([noise_generator(seed) for seed in range(69)])
     together, of_all = steering(observations, actions, noise)
     assert not np.array_equal(together, actions)
-    for row in (0, 15, 16, 36):
+    for row in (0, 31, 32, 68):
         only = slice(row, row + 1)
         alone, of_one = steering(observations[only], actions[only], None if noise is None else noise[only])
         assert same_bits(alone, together[only])
@@ -233,8 +233,8 @@ def test_the_bounds_of_observations_do_not_matter():
 @pytest.mark.parametrize(
     ("function", "received"),
     [
-        (lambda o, a: -a.square(), "shape (16, 1)"),
-        (lambda o, a: -a.square().sum(-1), "shape (16,)"),
+        (lambda o, a: -a.square(), "shape (32, 1)"),
+        (lambda o, a: -a.square().sum(-1), "shape (32,)"),
         (lambda o, a: -a.square().sum(), "shape ()"),
         (lambda o, a: a.detach().numpy(), "ndarray"),
     ],
@@ -245,7 +245,7 @@ def test_a_critic_of_the_wrong_shape_is_named(function, received, make):
     with pytest.raises(CriticError) as caught:
         steer(rule, [[0.0]], [[0.0]], np.ones((1, *rule.noise_shape(1))))
     if isinstance(rule, OPEX):
-        assert f"must return values (n_critics, batch), here (n_critics, 16). Received {received}" in str(caught.value)
+        assert f"must return values (n_critics, batch), here (n_critics, 32). Received {received}" in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -263,7 +263,7 @@ def test_a_critic_without_a_gradient_in_the_actions_is_refused(function):
 
 
 def test_a_reduction_of_the_wrong_shape_is_named():
-    with pytest.raises(InputError, match=r"`reduce` must map \(1, 16\) to \(16,\)"):
+    with pytest.raises(InputError, match=r"`reduce` must map \(1, 32\) to \(32,\)"):
         steer(OPEX(FunctionCritic(), 0.1, reduce=lambda q: q), [[0.0]], [[0.0]])
 
 

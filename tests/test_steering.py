@@ -6,12 +6,14 @@ import torch as th
 from gymnasium import spaces
 from steered import FunctionCritic, same_bits, steer
 
+from offline_eval.spaces import ActionScale
 from offline_eval.wrappers import (
     L2,
     OPEX,
     BestOfN,
     ExactGain,
     GaussianProposal,
+    LinearGain,
     LowerBound,
     Mean,
     Min,
@@ -77,13 +79,28 @@ def test_the_box_cuts_a_step_and_the_share_is_reported():
     assert metrics["displacement"] == pytest.approx(0.05, rel=1e-5)
 
 
-def test_max_distance_is_a_ball_around_the_policys_action():
-    # The raw step would be (0.6, 0.8); every further step ends on the ball as well.
-    for num_steps in (1, 3):
-        rule = OPEX(FunctionCritic(dim=2), 1.0, num_steps=num_steps, max_distance=0.25)
-        after, metrics = steer(rule, [[0.3, 0.4]], [[0.0, 0.0]])
-        np.testing.assert_allclose(after, [[0.15, 0.2]], rtol=1e-5)
-        assert metrics["displacement"] == pytest.approx(0.25)
+def test_the_box_may_cut_any_of_several_steps():
+    # 0.95 + 5 * 0.02 is cut to 1; 1 - 5 * 0.08 is not cut.
+    after, metrics = steer(OPEX(FunctionCritic(), 5.0, num_steps=2), [[0.96]], [[0.95]])
+    assert after == pytest.approx(0.6, rel=1e-5)
+    assert metrics["clipped"] == 1.0
+
+
+def test_an_action_never_leaves_the_box_by_rounding():
+    # In float32 the way back from the scaled 1 ends above 0.7.
+    box = spaces.Box(-1.0, 0.7, (1,))
+    scale = ActionScale(box)
+    assert scale.unscale(np.ones(1, dtype=np.float32)) > box.high
+    after, _ = steer(OPEX(FunctionCritic(action_space=box), 1.0, direction=L2()), [[2.0]], [[0.5]])
+    assert after == box.high
+
+
+@pytest.mark.parametrize(("step_size", "num_steps"), [(0.5, 1), (1.0, 3), (0.2, 2)])
+def test_max_distance_is_a_ball_around_the_policys_action(step_size, num_steps):
+    rule = OPEX(FunctionCritic(dim=2), step_size, num_steps=num_steps, direction=L2(), max_distance=0.25)
+    after, metrics = steer(rule, [[0.6, 0.8]], [[0.0, 0.0]])
+    np.testing.assert_allclose(after, [[0.15, 0.2]], rtol=1e-5)
+    assert metrics["displacement"] == pytest.approx(0.25)
 
 
 def test_keep_best_never_ends_below_the_start():
@@ -140,6 +157,25 @@ def test_a_row_with_a_non_finite_gradient_keeps_its_action_and_is_counted(direct
     assert after[1] > actions[1]
     np.testing.assert_array_equal(metrics["non_finite"], [1.0, 0.0])
     assert metrics["predicted_gain"][0] == metrics["displacement"][0] == metrics["clipped"][0] == 0.0
+
+
+@pytest.mark.parametrize("gain", [LinearGain(), ExactGain()])
+def test_a_gradient_may_turn_infinite_on_the_way(gain):
+    # From 0.4 a step of 0.1 leads to 0.5, where the second gradient is infinite.
+    rule = OPEX(FunctionCritic(lambda o, a: root(o, a) + a.T), 0.1, num_steps=2, gain=gain)
+    after, metrics = steer(rule, [[0.5]], [[0.4]])
+    assert after == np.float32(0.4)
+    assert metrics["non_finite"] == 1.0
+
+
+@pytest.mark.parametrize("direction", [Raw(), L2(), Sign()])
+def test_a_critic_is_never_asked_about_actions_that_are_no_numbers(direction):
+    def strict(observations, actions):
+        assert actions.isfinite().all()
+        return root(observations, actions)
+
+    for num_steps in (1, 3):
+        steer(OPEX(FunctionCritic(strict), 0.1, num_steps, direction, keep_best=True), [[0.5]], [[0.5]])
 
 
 def test_a_critic_that_becomes_nan_later_costs_its_rows_the_steering_only():

@@ -97,8 +97,12 @@ class RandomDirection(SteeringRule):
         likes = self._likes(action_dim)
         copied = self.like(observations, actions, noise[:, action_dim:].reshape(-1, *likes) if likes != (0,) else None)
         length = th.linalg.vector_norm(copied.actions - actions, dim=-1, keepdim=True)
-        moved = _reach(actions, direction, length, *self.like.box)
-        return Steered(th.where(length > 0, moved, actions), {"non_finite": copied.metrics["non_finite"]})
+        moved, cut = _reach(actions, direction, length, *self.like.box)
+        metrics = {
+            "clipped": (cut & (length > 0)).mean(dim=-1, dtype=actions.dtype),
+            "non_finite": copied.metrics["non_finite"],
+        }
+        return Steered(th.where(length > 0, moved, actions), metrics)
 
     def _likes(self, action_dim: int) -> tuple[int, ...]:
         return (0,) if self.like is None else self.like.noise_shape(action_dim) or (0,)
@@ -152,8 +156,10 @@ class Placebo(SteeringRule):
         return Steered(actions + column("std", self.std, actions) * noise, {})
 
 
-def _reach(start: Tensor, direction: Tensor, length: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _reach(start: Tensor, direction: Tensor, length: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Follow a ray (batch, dim) from `start`, sliding along the walls of the box, until `length` (batch, 1) is covered.
+
+    Returns the end, and which dimensions met their wall.
 
     At time t dimension i has gone min(t * |direction_i|, room_i), with room_i up to its wall. Sorted by the time at
     which they meet their wall, the first k dimensions have stopped, and t solves
@@ -171,6 +177,7 @@ def _reach(start: Tensor, direction: Tensor, length: Tensor, low: Tensor, high: 
     # NaN: a dimension without a wall, or one that does not move; both have room for everything.
     reached = (covered.nan_to_num(nan=math.inf) < length.square()).sum(-1, keepdim=True)
     time = ((length.square() - stopped.gather(-1, reached)) / free.gather(-1, reached)).sqrt()
-    # All stopped: the corner is as far as it goes. A finite time, so that a dimension at rest stays there.
-    time = th.where(reached == start.shape[-1], 1e30, time)
-    return th.clamp(start + time * direction, low, high)
+    # Nothing left that moves: this is as far as it goes. A finite time, so that a dimension at rest stays there.
+    end = start + time.clamp_max(1e30) * direction
+    projected = th.clamp(end, low, high)
+    return projected, projected != end

@@ -71,9 +71,9 @@ class L2:
     """The gradient (batch, action_dim) at length 1: `step_size` is the length of a step in the scaled space (ours)."""
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Unit vectors; 0 where the gradient is shorter than 1e-12."""
-        norm = th.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-        return th.where(norm > _SHORTEST_GRADIENT, gradient / norm, 0.0)
+        """Unit vectors, and shorter ones down to 0 where the gradient is shorter than 1e-12."""
+        norm: Tensor = th.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+        return gradient / norm.clamp_min(_SHORTEST_GRADIENT)
 
 
 @dataclass(frozen=True)

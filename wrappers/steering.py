@@ -24,6 +24,7 @@ What a rule did is reported in numbers, each (batch,); this is the whole list:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,7 @@ class OPEX(CriticRule):
         values, start = before, actions
         current, cut = self._step(actions, start, gradient, step_size)
         for _ in range(self.num_steps - 1):
-            start = current
+            start = current.nan_to_num(0.0)  # a critic is never asked about what is no number; the row is lost already
             values, gradient = self._climb(observations, start)
             finite = finite + values + th.linalg.vector_norm(gradient, dim=-1)
             if self.keep_best:
@@ -109,8 +110,8 @@ class OPEX(CriticRule):
             cut = cut | cut_again
         gain = ExactGain() if self.keep_best else self.gain
         with th.no_grad():
-            after = gain(values, gradient, current - start, partial(self.values, observations, current, self.reduce))
-        usable = (finite + after).isfinite()
+            after = gain(values, gradient, current - start, partial(self._ask, observations, current))
+        usable = (finite + after).abs() < math.inf
         if self.keep_best:
             current, after = _better(best, best_values, current, after)
 
@@ -143,12 +144,14 @@ class OPEX(CriticRule):
             )
         return values.detach(), gradient
 
+    def _ask(self, observations: TensorObservations, actions: Tensor) -> Tensor:
+        return self.values(observations, actions.nan_to_num(0.0), self.reduce)
+
     def _step(
         self, start: Tensor, current: Tensor, gradient: Tensor, step_size: float | Tensor
     ) -> tuple[Tensor, Tensor]:
         """The next actions, and in which dimensions the box cut the step."""
-        # A row that is lost already stays where it is: no critic is asked about an action that is NaN.
-        proposed = current + step_size * self.direction(gradient).nan_to_num(0.0, 0.0, 0.0)
+        proposed = current + step_size * self.direction(gradient)
         if self.max_distance is not None:
             way = proposed - start
             length = th.linalg.vector_norm(way, dim=-1, keepdim=True)
