@@ -1,6 +1,6 @@
 """The command line: words become objects here, and nowhere else.
 
-Exit codes: 0 done, 2 bad input (one line that names the argument, the rule, the value and the way out).
+Exit codes: 0 done, 1 the data doctor found an error, 2 bad input (one line that names the argument, the rule, the value and the way out).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 from offline_eval import __version__
 from offline_eval.errors import OfflineEvalError
 
-_COMMANDS = ("demo", "evaluate", "steer", "compare", "report")
+_COMMANDS = ("demo", "evaluate", "steer", "compare", "collect", "data", "report")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        code = arguments.run(arguments)
     except OfflineEvalError as error:
         print(f"offline-eval: {error}", file=sys.stderr)
         return 2
@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("offline-eval: interrupted; with --out, --resume goes on", file=sys.stderr)
         return 130
-    return 0
+    return code or 0

@@ -8,21 +8,22 @@ from typing import Any
 
 
 class Progress:
-    """Counts finished episodes on stderr; silent where stderr is no terminal or tqdm is not installed.
+    """Counts finished units on stderr and estimates the time left; silent where stderr is no terminal or without tqdm.
 
     Args:
-        total: episodes to come.
+        total: units to come.
         label: what is being done.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, label: str) -> None:
+    def __init__(self, total: int, label: str, unit: str = "episode") -> None:
         self._bar: Any = None
         if sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:  # the extra `progress` is not installed
                 return
-            self._bar = tqdm(total=total, desc=label, unit="episode", leave=False, file=sys.stderr)
+            self._bar = tqdm(total=total, desc=label, unit=unit, leave=False, file=sys.stderr)
 
     def advance(self, label: str | None = None) -> None:
         """One more episode."""
@@ -30,6 +31,11 @@ class Progress:
             if label is not None:
                 self._bar.set_description(label)
             self._bar.update()
+
+    def add(self, count: int) -> None:
+        """So many more units."""
+        if self._bar is not None:
+            self._bar.update(count)
 
     def __enter__(self) -> Progress:
         return self

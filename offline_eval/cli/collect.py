@@ -1,0 +1,104 @@
+"""Collect a data set from an agent, or from chance: whole episodes, the noise of each recorded."""
+
+from __future__ import annotations
+
+import argparse
+
+from offline_eval.cli.arguments import add_environment, check_at_least, numbers, parse, print_json
+from offline_eval.errors import InputError
+
+HELP = "make a data set from an agent or from random actions"
+_FLAT = (".hdf5", ".h5")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help='zip of an SB3 or sb3-contrib agent, or the word "random"')
+    add_environment(parser)
+    parser.add_argument("--steps", required=True, metavar="N", help="steps at least; episodes stay whole")
+    parser.add_argument("--noise", default="0", help="Gaussian noise in the scaled space: 0.1,0.5,1.0 (default: 0)")
+    parser.add_argument("--epsilon", default="0", help="chance of a uniform action a step: 0,0.3 (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
+    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="FILE.hdf5 in D4RL's flat layout, or else a folder: a log"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    num_steps = parse(arguments.steps, int, "--steps", "must be a number of steps")
+    for name, value in (("--steps", num_steps), ("--n-envs", arguments.n_envs), ("--workers", arguments.workers)):
+        check_at_least(1, value, name)
+    check_at_least(0, arguments.seed, "--seed")
+    noise = numbers(arguments.noise, float, "--noise")
+    epsilon = numbers(arguments.epsilon, float, "--epsilon")
+    import hashlib
+    import shutil
+    from pathlib import Path
+
+    out = Path(arguments.out)
+    if out.exists():
+        raise InputError("--out", "must not exist yet", arguments.out, "give another name")
+    from offline_eval.cli.progress import Progress
+    from offline_eval.policies import load_sb3, weights_hash
+    from offline_eval.report.tables import columns, number
+    from offline_eval.studies.collection import collect, levels_of, save_flat
+
+    model = None
+    if arguments.agent != "random":
+        model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    flat = out.suffix in _FLAT
+    # What is asked for is in the name, so that only the same command goes on with what was interrupted.
+    asked = (arguments.env, weights_hash(model) if model is not None else None, noise, epsilon, arguments.seed)
+    folder = out.with_name(f".{out.name}.{hashlib.sha256(repr(asked).encode()).hexdigest()[:12]}.parts")
+    with Progress(num_steps, "collect", unit="step") as progress:
+        log = collect(
+            model,
+            arguments.env,
+            num_steps,
+            folder,
+            levels=levels_of(noise, epsilon),
+            seed=arguments.seed,
+            n_envs=arguments.n_envs,
+            workers=arguments.workers,
+            on_steps=progress.add,
+        )
+    rows: dict[tuple[float, float], list[tuple[float, int]]] = {}
+    for episode in log:
+        level = float(episode.metadata["noise"] or 0), float(episode.metadata["epsilon"] or 0)
+        rows.setdefault(level, []).append((episode.episode_return, len(episode)))
+    levels = [
+        {
+            "noise": level[0],
+            "epsilon": level[1],
+            "episodes": len(found),
+            "steps": sum(length for _, length in found),
+            "mean_return": sum(value for value, _ in found) / len(found),
+        }
+        for level, found in rows.items()
+    ]
+    total = log.total_steps
+    if flat:
+        save_flat(log, out)
+        shutil.rmtree(folder)
+    else:
+        folder.rename(out)
+    result = {"env": arguments.env, "out": str(out), "steps": total, "episodes": len(log), "levels": levels}
+    if arguments.json:
+        print_json(result)
+        return
+    cells = [("noise", "epsilon", "episodes", "steps", "mean return")]
+    cells += [
+        (
+            f"{row['noise']:g}",
+            f"{row['epsilon']:g}",
+            f"{row['episodes']}",
+            f"{row['steps']}",
+            number(row["mean_return"]),
+        )
+        for row in levels
+    ]
+    print("\n".join([f"{out}: {total} steps in {len(log)} episodes", "", *columns(cells, ">>>>>")]))
