@@ -1,6 +1,7 @@
 """The command line: words become objects here, and nowhere else.
 
-Exit codes: 0 done, 1 the data doctor found an error, 2 bad input (one line that names the argument, the rule, the value and the way out).
+Exit codes: 0 done, 1 the data doctor found an error, 2 bad input (one line that names the argument, the rule, the
+value and the way out).
 """
 
 from __future__ import annotations

@@ -1,0 +1,75 @@
+"""Look at a data set: what is in it, what is wrong with it, and the same in another layout."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from offline_eval.cli.arguments import choose, print_json
+
+HELP = "describe, check or convert a data set"
+
+_FORMATS = "flat D4RL HDF5, a Minari folder, OGBench npz, a log of states, flat npz"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+    for name, run_task, explanation in (
+        ("describe", _describe, "returns, lengths, coverage of the action box, normalised score"),
+        ("check", _check, "the doctor: ten faults, where each is and how to mend it; exit code 1 on an error"),
+        ("convert", _convert, "write the same trajectories in another layout"),
+    ):
+        task = tasks.add_parser(name, help=explanation, description=explanation)
+        task.add_argument("path", metavar="PATH", help=_FORMATS)
+        task.add_argument("--max-episode-steps", type=int, help="the environment's time limit, where the file has none")
+        if name == "convert":
+            task.add_argument("--out", required=True, metavar="PATH", help="new file or folder")
+            task.add_argument("--layout", default="d4rl", help="d4rl, minari or packed (default: %(default)s)")
+        else:
+            task.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        task.set_defaults(task=run_task)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; 1 where the doctor found an error."""
+    task: Callable[[argparse.Namespace], int] = arguments.task
+    return task(arguments)
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from offline_eval.datasets import describe, open_dataset
+
+    description = describe(open_dataset(arguments.path, max_episode_steps=arguments.max_episode_steps))
+    if arguments.json:
+        print_json(description.as_dict())
+    else:
+        from offline_eval.report.data_tables import description_table
+
+        print(description_table(description))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from offline_eval.datasets import check
+    from offline_eval.datasets.doctor import has_errors
+
+    findings = check(arguments.path, max_episode_steps=arguments.max_episode_steps)
+    if arguments.json:
+        print_json({"findings": [finding.as_dict() for finding in findings]})
+    else:
+        from offline_eval.report.data_tables import findings_table
+
+        print(findings_table(findings))
+    return int(has_errors(findings))
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from offline_eval.datasets import open_dataset, save_dataset
+    from offline_eval.datasets.opening import WRITERS
+
+    choose(arguments.layout, dict(WRITERS), "--layout")
+    dataset = open_dataset(arguments.path, max_episode_steps=arguments.max_episode_steps)
+    save_dataset(dataset, arguments.out, arguments.layout)
+    print(f"{len(dataset)} trajectories, {dataset.num_steps} steps: {arguments.out}")
+    return 0
