@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from offline_eval.types import Array, Observations
 
-WIDTH = 16
-"""Rows of a padded batch. On the CPU 16 rows cost about as much as one."""
+WIDTH = 32
+"""Rows of a padded batch. On the CPU small networks wait for their weights: 32 rows cost an eighth more than 16 or 1."""
 
 
 def take(rows: Observations, index: Array) -> Observations:

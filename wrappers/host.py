@@ -13,15 +13,12 @@ import numpy as np
 import torch as th
 from gymnasium import Space, spaces
 
-from offline_eval.batching import num_rows, take
+from offline_eval.batching import WIDTH, num_rows, take
 from offline_eval.errors import CriticError, InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations, Rule
 
 Metrics = dict[str, Array]
-
-WIDTH = 32
-"""Rows of a padded batch. A gradient step waits for the critic's weights: 32 rows cost an eighth more than 16 or 1."""
 
 PREFIX = "steering/"
 """What the names of metrics begin with in an `info`."""
