@@ -135,7 +135,6 @@ def drawing(height: float, title: str, description: str, marks: Iterable[Node]) 
         *marks,
         viewBox=f"0 0 {WIDTH:g} {height:g}",
         role="img",
-        aria_label=f"{title}. {description}",
     )
 
 

@@ -23,8 +23,8 @@ from offline_eval.report.axes import (
 from offline_eval.report.markup import tag
 from offline_eval.report.reading import Reading
 
-_TOP, _BOTTOM = 46.0, 216.0
-_HEIGHT = _BOTTOM + 38
+_NAMES, _TITLE, _PLOT = 22.0, 22.0, 170.0
+"""Heights: of the legend, of the title of the vertical axis, of the plot area."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,11 @@ def curve_figure(
     bands = [min(max(end, reach[0]), reach[1]) for curve in lines for end in (*curve.low, *curve.high) if isfinite(end)]
     places = [value for curve in lines for value in curve.x] + [value for value, _ in points]
     fixed = [*include, *([] if reference is None else [reference])]
+    top = _TITLE + (_NAMES if len(lines) > 1 else 0.0)
+    bottom = top + _PLOT
     x = Scale.over(places, LEFT, RIGHT, margin=0.02)
-    y = Scale.over([*heights, *bands], _BOTTOM, _TOP, include=fixed)
-    marks = [*horizontal_axis(x, _TOP, _BOTTOM, x_axis), *vertical_axis(y, LEFT, RIGHT, y_axis)]
+    y = Scale.over([*heights, *bands], bottom, top, include=fixed)
+    marks = [*horizontal_axis(x, top, bottom, x_axis), *vertical_axis(y, LEFT, RIGHT, y_axis)]
     if diagonal:
         low, high = max(x.low, y.low), min(x.high, y.high)
         if low < high:
@@ -140,7 +142,7 @@ def curve_figure(
     marks += [tag("polyline", points=_points(curve.x, curve.y, x, y), class_=f"stroke {curve.role}") for curve in lines]
     if len(lines) > 1:
         marks += legend([(curve.name, curve.role) for curve in lines], 14.0, 2.0)
-    return drawing(_HEIGHT, title, description, marks)
+    return drawing(bottom + 38, title, description, marks)
 
 
 def histogram_figure(

@@ -13,6 +13,8 @@ from offline_eval.report.runs import RunResult
 from offline_eval.report.tables import number, steering_verdict
 from offline_eval.stats import wilson_interval
 
+_MOST_IN_WORDS = 3
+
 
 def evaluation_chapter(run: RunResult) -> Chapter:
     """Of `evaluate`."""
@@ -68,7 +70,7 @@ def steering_chapter(run: RunResult) -> Chapter:
             reference=0.0,
             signed=True,
         )
-        words = "; ".join(verdicts)
+        words = f"{_highest(against)} {'; '.join(verdicts)}"
         caption = "A gain is the critic's own only where this interval lies right of 0."
         figures.append(Figure("Steering minus its own control", drawing, sentence(words), caption))
     numbers = [KeyNumber(f"return, {plain['rule']}", baseline, f"{plain['summary']['n']} episodes")]
@@ -137,7 +139,8 @@ def comparison_finding(differences: Sequence[tuple[str, Reading]], first: str) -
     told = {name for name, reading in differences if reading.known and 0.0 not in (reading.interval or ())}
     open_ = [f"{name} ({reading.text(signed=True)})" for name, reading in differences if name not in told]
     if open_:
-        clauses.append(f"no difference between {first} and {listed(open_)} can be told")
+        start = "no" if clauses else "No"
+        clauses.append(f"{start} difference between {first} and {listed(open_)} can be told")
     return sentence("; ".join(clauses)) if clauses else f"There is nothing to compare {first} with."
 
 
@@ -162,12 +165,16 @@ def return_row(name: str, summary: Mapping[str, Any], episodes: Sequence[Mapping
 
 def returns_figure(rows: Sequence[Row], title: str) -> Figure:
     """Every episode as a dot, with the mean and its interval below."""
-    words = "; ".join(f"{row.label} {row.reading.text()}" for row in rows) if len(rows) <= 4 else ""
-    number_of = sum(len(row.points) for row in rows)
+    if len(rows) <= _MOST_IN_WORDS:
+        words = "; ".join(f"{row.label} {row.reading.text()}" for row in rows)
+    else:
+        known = [row for row in rows if row.reading.known] or rows[:1]
+        ends = sorted(known, key=lambda row: row.reading.value)
+        words = f"from {ends[0].label} with {ends[0].reading.text()} to {ends[-1].label} with {ends[-1].reading.text()}"
     return Figure(
         title,
         row_figure(rows, title, "return of an episode", draw=strip),
-        f"Mean return with its 95 % interval: {words}." if words else f"{len(rows)} rules, {number_of} episodes.",
+        f"Mean return: {words}.",
         "A small dot is an episode; the large one below is their mean, with its 95 % interval.",
     )
 
@@ -190,7 +197,6 @@ _ROLES = {"main": "steered", "control": "its control", "plain": "control of all"
 
 def _differences(rows: Sequence[Row], title: str, baseline: str) -> Figure:
     axis = f"return minus that of {baseline}, same episodes"
-    best = max(rows, key=lambda row: row.reading.value if row.reading.known else float("-inf"))
     clear = [row.label for row in rows if row.reading.low > 0]
     told = f"Above 0 beyond doubt: {listed(clear)}." if clear else "No interval lies above 0."
     roles = dict.fromkeys(row.role for row in rows)
@@ -198,10 +204,16 @@ def _differences(rows: Sequence[Row], title: str, baseline: str) -> Figure:
     return Figure(
         title,
         row_figure(rows, title, axis, draw=point, reference=0.0, signed=True, names=names),
-        f"The highest is {best.label} with {best.reading.text(signed=True)}. {told}",
+        f"{_highest(rows)} {told}",
         "Mean of the paired differences with its 95 % interval"
         + ("; after the dot: episodes won of episodes played." if "·" in rows[0].aside else "."),
     )
+
+
+def _highest(rows: Sequence[Row]) -> str:
+    known = [row for row in rows if row.reading.known]
+    best = max(known or rows, key=lambda row: row.reading.value)
+    return f"The highest is {best.label} with {best.reading.text(signed=True)}."
 
 
 def _paired_number(name: str, other: str, paired: Mapping[str, Any]) -> KeyNumber:

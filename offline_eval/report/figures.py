@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from xml.etree.ElementTree import Element
 
-from offline_eval.report.axes import LINE_HEIGHT, WIDTH, Scale, drawing, horizontal_axis, label, legend, line, spread
+from offline_eval.report.axes import LINE_HEIGHT, WIDTH, Scale, drawing, horizontal_axis, label, line, spread
 from offline_eval.report.markup import tag
 from offline_eval.report.reading import Reading
 
@@ -56,11 +56,7 @@ def point(row: Row, x: Scale, top: float) -> tuple[float, list[Element]]:
     if not isfinite(value):
         return 16.0, []
     marks = spread(x, row.reading.low, row.reading.high, y, row.role) if row.reading.interval else []
-    if row.role == "control":
-        marks.append(tag("rect", x=x(value) - 4.5, y=y - 4.5, width=9.0, height=9.0, class_=f"mark {row.role}"))
-    else:
-        marks.append(tag("circle", cx=x(value), cy=y, r=5.0, class_=f"mark {row.role}"))
-    return 16.0, marks
+    return 16.0, [*marks, _mark(x(value), y, row.role)]
 
 
 def bar(row: Row, x: Scale, top: float) -> tuple[float, list[Element]]:
@@ -102,7 +98,7 @@ def row_figure(
     inside = [value for row in rows for value in (row.reading.value, row.reading.low, row.reading.high, *row.points)]
     x = Scale.over(inside, _START, _END, include=[0.0] if draw is bar else (), margin=0.04)
     x = Scale.over([x.low, x.high, *shown], _START, _END, include=[x.low, x.high], margin=0.02)
-    marks = legend(names, 11.0, _START)
+    marks = _legend(names)
     top = above = 24.0 if names else 4.0
     for row in rows:
         aside = row.aside or row.reading.text(signed)
@@ -117,6 +113,21 @@ def row_figure(
         behind.append(line(x(reference), above, x(reference), bottom, "reference"))
     words = "; ".join(f"{row.label}: {row.aside or row.reading.text(signed)}" for row in rows)
     return drawing(bottom + 38, title, words, [*behind, *marks])
+
+
+def _mark(x: float, y: float, role: str) -> Element:
+    if role == "control":
+        return tag("rect", x=x - 4.5, y=y - 4.5, width=9.0, height=9.0, class_=f"mark {role}")
+    return tag("circle", cx=x, cy=y, r=5.0, class_=f"mark {role}")
+
+
+def _legend(names: Sequence[tuple[str, str]]) -> list[Element]:
+    marks: list[Element] = []
+    start = _START
+    for name, role in names:
+        marks += [_mark(start + 5, 8.0, role), label(start + 14, 12.0, name, "name")]
+        start += 14 + 6.6 * len(name) + 16
+    return marks
 
 
 def _cut(name: str, aside: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite, nan
 from typing import Any
 
@@ -18,9 +19,9 @@ _SETS = {"train": "training", "validation": "validation", "evaluation": "evaluat
 _ROLES = {"train": "second", "validation": "plain", "evaluation": "main"}
 _GAINS = {
     "claimed": ("claimed", "plain"),
-    "corrected": ("corrected for the winner's curse", "main"),
-    "realised": ("realised by the choice", "second"),
-    "attainable": ("attainable at all", "control"),
+    "corrected": ("corrected", "main"),
+    "realised": ("realised", "second"),
+    "attainable": ("attainable", "control"),
 }
 
 Record = Mapping[str, Any]
@@ -207,7 +208,25 @@ def _q_bias(record: Record, run: RunResult) -> Part:
         numbers.append(KeyNumber("bias beyond the reference's", excess, signed=True))
     direction = "overstates" if share.value > 0 else "understates"
     clause = f"{direction} returns by {abs(share.value) * 100:.1f} %" if share.known else ""
-    return clause, [Figure("Q against the truth", drawing, words, caption)], numbers, []
+    return clause, [Figure("Q against the truth", drawing, words, caption), *_bias_curve(record)], numbers, []
+
+
+def _bias_curve(record: Record) -> list[Figure]:
+    """Prediction minus truth over the prediction: the calibration curve, seen from the diagonal."""
+    truth = Line.of("Q minus truth", record["calibration"])
+    if not truth.x:
+        return []
+    bias = replace(
+        truth,
+        y=[q - value for q, value in zip(truth.x, truth.y, strict=True)],
+        low=[q - end for q, end in zip(truth.x, truth.high, strict=True)],
+        high=[q - end for q, end in zip(truth.x, truth.low, strict=True)],
+    )
+    lowest, highest = (number(value, signed=True) for value in (bias.y[0], bias.y[-1]))
+    words = f"Q minus truth is {lowest} where the critic expects least, {highest} where it expects most."
+    title = "Bias over the prediction"
+    drawing = curve_figure([bias], title, words, "what the critic predicts, Q", "Q minus truth", reference=0.0)
+    return [Figure(title, drawing, words, "Above 0 the critic overstates. The band is the 95 % interval.")]
 
 
 def _regret(record: Record, run: RunResult) -> Part:
@@ -240,8 +259,9 @@ def _regret(record: Record, run: RunResult) -> Part:
             rows, title, "in spreads of Q over the data's actions", draw=point, reference=0.0, signed=True
         )
         caption = (
-            f"Candidates: {record['candidates']}. Corrected: chosen by one critic, scored by another. Realised: the "
-            "critic's choice, scored by rollouts. Attainable: the best that rollouts themselves find."
+            f"Candidates: {record['candidates']}. Claimed: chosen and scored by the critic. Corrected for the winner's "
+            "curse: chosen by one critic, scored by another. Realised: the critic's choice, scored by rollouts. "
+            "Attainable: the best that rollouts themselves find."
         )
         figures.append(Figure(title, drawing, f"{words}.", caption))
     return "", figures, numbers, _missing(record, {key: f"regret at {words}" for key, words in names.items()})

@@ -22,7 +22,11 @@ from offline_eval.report.side_by_side import overview
 from offline_eval.report.tables import MARK, interval, number
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_LONGEST_LINE = 400
+_LONGEST_LINE = 1500
+_SHOWN_APART = {
+    *("command", "env", "agents", "plan", "versions", "weights_hash", "wall_time"),
+    *("result", "notes", "schema", "finished"),
+}
 
 
 def write_page(results: Sequence[RunResult], path: str | Path) -> Path:
@@ -171,9 +175,12 @@ def _made(run: RunResult) -> Element:
         lines |= {f"agent {name}": f"weights {_plain(hashed)}" for name, hashed in agents.items()}
     if manifest.get("plan"):
         lines["episodes"] = _plan(manifest["plan"])
-    shown_already = {"command", "env", "agents", "plan", "versions", "result", "notes", "schema", "finished"}
+    if isinstance(manifest.get("weights_hash"), Mapping):
+        lines["weights"] = _weights(manifest["weights_hash"])
+    if isinstance(manifest.get("wall_time"), Mapping):
+        lines["wall time"] = f"{sum(manifest['wall_time'].values()):.1f} s"
     for key, value in manifest.items():
-        if key not in shown_already and value not in (None, {}, []):
+        if key not in _SHOWN_APART and value not in (None, {}, []):
             lines[key.replace("_", " ")] = _plain(value)
     versions = manifest.get("versions") or {}
     if versions:
@@ -191,6 +198,26 @@ def _plan(plan: Any) -> str:
     return f"{len(seeds)} with seeds {min(seeds)} to {max(seeds)}{options}"
 
 
+def _weights(hashes: Mapping[str, Any]) -> str:
+    """Whether an evaluated policy came out as it went in."""
+    changed = [name for name, ends in hashes.items() if ends["before"] != ends["after"]]
+    return f"CHANGED during the run: {', '.join(changed)}" if changed else "unchanged by the run"
+
+
 def _plain(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Plain data in words, one entry of a mapping after the other."""
+    if isinstance(value, Mapping) and "name" not in value:
+        text = "; ".join(f"{key}: {_inside(part)}" for key, part in value.items())
+    else:
+        text = _inside(value)
     return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 1]}…"
+
+
+def _inside(value: Any) -> str:
+    """A part of it: {"name": "OPEX", "step_size": 0.2} becomes OPEX(step_size 0.2)."""
+    if isinstance(value, Mapping):
+        parts = ", ".join(f"{key} {_inside(part)}" for key, part in value.items() if key != "name")
+        return f"{value.get('name', '')}({parts})" if parts else str(value.get("name", "()"))
+    if isinstance(value, list):
+        return ", ".join(map(_inside, value))
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

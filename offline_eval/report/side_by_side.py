@@ -21,11 +21,12 @@ def overview(runs: Sequence[RunResult], chapters: Sequence[Chapter]) -> Chapter:
         runs: at least two.
         chapters: theirs.
     """
-    returns = [_returns(run) for run in runs]
+    first = _returns(runs[0])
+    shared = {run.name: _returns(run) for run in runs[1:] if run.env == runs[0].env}
     differences = {
-        run.name: paired_difference(_in_order(mine, returns[0]), list(returns[0].values()))
-        for run, mine in zip(runs[1:], returns[1:], strict=True)
-        if run.env == runs[0].env and mine and mine.keys() == returns[0].keys()
+        name: paired_difference([mine[seed] for seed in seeds], [first[seed] for seed in seeds])
+        for name, mine in shared.items()
+        if len(seeds := [seed for seed in first if seed in mine]) > 1
     }
     readings = {name: Reading(paired.mean_difference, paired.ci95) for name, paired in differences.items()}
     apart = [run.name for run in runs[1:] if run.name not in differences]
@@ -38,14 +39,17 @@ def overview(runs: Sequence[RunResult], chapters: Sequence[Chapter]) -> Chapter:
         figures.append(Figure(title, drawing, finding, "Mean of the paired differences with its 95 % interval."))
     else:
         finding = f"{len(runs)} runs that share no episodes stand side by side: their returns cannot be paired."
-    numbers = [KeyNumber(f"{name} minus {runs[0].name}", reading, signed=True) for name, reading in readings.items()]
+    numbers = [
+        KeyNumber(f"{name} minus {runs[0].name}", reading, f"{differences[name].n} shared episodes", signed=True)
+        for name, reading in readings.items()
+    ]
     if not numbers:
         numbers = [
             KeyNumber(f"{chapter.numbers[0].name}, {run.name}", chapter.numbers[0].reading, run.env)
             for run, chapter in zip(runs, chapters, strict=True)
             if chapter.numbers
         ]
-    notes = [f"{name} is not paired with {runs[0].name}: another environment, or other episodes" for name in apart]
+    notes = [f"{name} is not paired with {runs[0].name}: another environment, or no shared episodes" for name in apart]
     sections = [Section("Differences", figures), Section("Number by number", _shared(runs, chapters))]
     return Chapter(f"{len(runs)} runs, side by side", finding, numbers, sections, notes if rows else [])
 
@@ -86,7 +90,3 @@ def _episodes(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if seeds is not None:
         return list(seeds[0]["episodes"]) if len(seeds) == 1 else []
     return list(first.get("episodes", ()))
-
-
-def _in_order(values: Mapping[Any, float], order: Mapping[Any, float]) -> list[float]:
-    return [values[seed] for seed in order]
