@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import Space
 
 from offline_eval.batching import take
-from offline_eval.types import Array, Observations, Predictor
-from offline_eval.wrappers.host import Metrics, Steering, noise_generator
+from offline_eval.types import Array, FloatArray, Observations, Predictor
+from offline_eval.wrappers.host import Steering, noise_generator
 
 
 class Acting:
@@ -46,11 +46,14 @@ class Acting:
         self._starts = np.ones(num_rows, dtype=bool)
         self._states: list[Any] = [None] * len(self._blocks)
         self._generators: list[np.random.Generator | None] = [None] * num_rows
+        self._totals: dict[str, FloatArray] = {}
 
     def begin(self, seat: int, observation: Any, seed: int) -> None:
         """A new episode at this seat."""
         self._starts[seat] = True
         self._generators[seat] = noise_generator(seed) if self.steering is not None else None
+        for totals in self._totals.values():
+            totals[seat] = 0.0
         self.see(seat, observation)
 
     def see(self, seat: int, observation: Any) -> None:
@@ -61,12 +64,15 @@ class Acting:
         else:
             self._observations[seat] = observation
 
-    def act(self, live: Sequence[int]) -> tuple[Array, Array, Metrics]:
+    def reported(self, seat: int, num_steps: int) -> dict[str, float]:
+        """What the rule reported at this seat, mean over the steps of its episode."""
+        return {name: float(totals[seat]) / num_steps for name, totals in self._totals.items()}
+
+    def act(self, live: Sequence[int]) -> tuple[Array, Array]:
         """Act for the live seats.
 
         Returns:
-            The policy's actions and the executed ones, both (num_seats, *action_shape), and what the rule
-            reported, each (len(live),).
+            The policy's actions and the executed ones, both (num_seats, *action_shape).
         """
         parts = []
         for number, block in enumerate(self._blocks):
@@ -81,13 +87,15 @@ class Acting:
         self._starts[:] = True
         self._starts[live] = False
         if self.steering is None:
-            return chosen, chosen, {}
+            return chosen, chosen
         rows = np.asarray(live)
         noise = self.steering.draw_noise([self._generators[seat] for seat in live])  # type: ignore[misc]
         steered, metrics = self.steering(take(self._observations, rows), chosen[rows], noise)
         executed = chosen.copy()
         executed[rows] = steered
-        return chosen, executed, metrics
+        for name, values in metrics.items():
+            self._totals.setdefault(name, np.zeros(self._num_seats))[rows] += values
+        return chosen, executed
 
 
 def _zeros(space: Space[Any], num_rows: int) -> Observations:

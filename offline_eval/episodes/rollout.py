@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,6 @@ class _Playing:
     seed: int
     episode_return: float = 0.0
     length: int = 0
-    steering: dict[str, float] = field(default_factory=dict)
 
 
 def play(
@@ -60,13 +59,11 @@ def play(
         if not playing:
             return
         live = list(playing)
-        chosen, executed, metrics = acting.act(live)
+        chosen, executed = acting.act(live)
         steps = seats.step(executed, live)
         ended: dict[int, Episode] = {}
-        for row, seat in enumerate(live):
+        for seat in live:
             episode, step = playing[seat], steps[seat]
-            for name, values in metrics.items():
-                episode.steering[name] = episode.steering.get(name, 0.0) + float(values[row])
             if isinstance(step, Exception):
                 on_episode(_failed(episode, step))
                 if log is not None:
@@ -81,7 +78,7 @@ def play(
                 action = executed[seat]
                 log.step(seat, action if executed is chosen else chosen[seat], action, step)
             if step.terminated or step.truncated:
-                ended[seat] = _finished(episode, step)
+                ended[seat] = _finished(episode, step, acting.reported(seat, episode.length))
                 del playing[seat]
             else:
                 acting.see(seat, step.observation)
@@ -126,7 +123,7 @@ def _failed(episode: _Playing, error: Exception) -> Episode:
     return Episode(episode.index, episode.seed, float("nan"), episode.length, False, False, failed=text)
 
 
-def _finished(episode: _Playing, step: Step) -> Episode:
+def _finished(episode: _Playing, step: Step, steering: dict[str, float]) -> Episode:
     return Episode(
         index=episode.index,
         seed=episode.seed,
@@ -135,7 +132,7 @@ def _finished(episode: _Playing, step: Step) -> Episode:
         terminated=step.terminated,
         truncated=step.truncated and not step.terminated,
         success=_success(step.info),
-        steering={name: total / episode.length for name, total in episode.steering.items()},
+        steering=steering,
     )
 
 

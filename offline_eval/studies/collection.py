@@ -273,7 +273,7 @@ class _Job:
             if not playing:
                 return
             live = list(playing)
-            chosen, _, _ = acting.act(live)
+            chosen, _ = acting.act(live)
             executed = chosen.copy()
             for seat in live:
                 executed[seat] = self._level(playing[seat]).disturb(chosen[seat], seats.action_space, generators[seat])
