@@ -15,7 +15,7 @@ from typing import NoReturn
 from offline_eval import __version__
 from offline_eval.errors import OfflineEvalError
 
-_COMMANDS = ("demo", "evaluate", "steer", "compare", "collect", "data", "report")
+_COMMANDS = ("demo", "evaluate", "steer", "compare", "collect", "measure", "track", "data", "report")
 
 
 class _Parser(argparse.ArgumentParser):

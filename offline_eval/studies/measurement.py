@@ -109,7 +109,9 @@ def measure(
     plan: MeasurementPlan | None = None,
     quick: bool = False,
     device: str = "auto",
+    name: str | None = None,
     states: str | Path | None = None,
+    rollouts: str | Path | None = None,
     done: Collection[Episode] = (),
     on_episode: Callable[[Episode], None] | None = None,
     watcher: Watcher | None = None,
@@ -128,7 +130,9 @@ def measure(
         plan: how much; `MeasurementPlan()` or, with `quick`, `MeasurementPlan.quick()` if left out.
         quick: less of everything.
         device: where files are loaded.
+        name: of the agent, for the manifest.
         states: a new folder for the visited states; a temporary one if left out.
+        rollouts: a folder that keeps rollouts, so that an interrupted call with the same arguments goes on from them.
         done: finished episodes of an interrupted call with the same `states`.
         on_episode: told of each episode as it finishes.
         watcher: told of the progress.
@@ -138,9 +142,9 @@ def measure(
         WorkerError: a worker process died.
     """
     plan = plan or (MeasurementPlan.quick() if quick else MeasurementPlan())
-    names = {"agent": _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
+    names = {"agent": name or _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
     model = _opened(model, env, device)
-    subject = _Subject(model, env, _critic(critic, model, env, device), plan, watcher or Silent())
+    subject = _Subject(model, env, _critic(critic, model, env, device), plan, watcher or Silent(), rollouts)
     if oracle is not None:
         subject.oracle = Agent(_opened(oracle, env, device), names["oracle"] or "an agent")
     if dataset is not None:
@@ -200,9 +204,16 @@ class _Subject:
     """An agent being measured."""
 
     def __init__(
-        self, model: Any, env: EnvironmentLike, critic: Critic | Skipped, plan: MeasurementPlan, watcher: Watcher
+        self,
+        model: Any,
+        env: EnvironmentLike,
+        critic: Critic | Skipped,
+        plan: MeasurementPlan,
+        watcher: Watcher,
+        rollouts: str | Path | None,
     ) -> None:
         self.model, self.env, self.critic, self.plan, self.watcher = model, env, critic, plan, watcher
+        self.rollouts = None if rollouts is None else Path(rollouts)
         self.oracle: Agent | None = None
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
@@ -287,9 +298,12 @@ class _Subject:
         return Sets(train, validation, visited, attempt(lambda: Reach(train, self._generator(1))))
 
     def _brancher(self, episodes: list[LoggedEpisode]) -> Brancher:
-        brancher = Brancher(self.env, episodes)
+        brancher = Brancher(self.env, episodes, kept=self._folder("visited"))
         check_restorable(brancher)
         return brancher
+
+    def _folder(self, name: str) -> Path | None:
+        return None if self.rollouts is None else self.rollouts / name
 
     def _plain(
         self, critic: Critic, visited: list[LoggedEpisode], brancher: Brancher | Skipped
@@ -325,7 +339,7 @@ class _Subject:
         if isinstance(drawn, Skipped):
             return plain if isinstance(plain, Skipped) else _Target(plain, self._ceiling(plain, usable))
         episodes = [part.episode for part in drawn]
-        with Brancher(self.env, episodes) as own:
+        with Brancher(self.env, episodes, kept=self._folder("drawn")) as own:
             steps = attempt(
                 lambda: label_steps(
                     critic,

@@ -7,9 +7,11 @@ actions differ by the action and not by luck.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +21,7 @@ from gymnasium.wrappers import TimeLimit
 from offline_eval.batching import take
 from offline_eval.datasets.recorder import EpisodeRecorder, LoggedEpisode
 from offline_eval.datasets.restoring import return_to
+from offline_eval.datasets.writing import replacing
 from offline_eval.diagnostics.returns import EpisodeRewards, discounted_sums, soft_rewards
 from offline_eval.environments import EnvironmentLike, environment_factory
 from offline_eval.episodes import EpisodePlan
@@ -32,6 +35,7 @@ Advance = Callable[[int], None]
 
 _NO_LIMIT = 10**9
 _DRAW_STREAM, _STEP_LIMIT = 0xD4A3, 10_000
+_CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +106,17 @@ class Brancher:
         env: an id, a spec or a factory; time limits of gymnasium's `TimeLimit` are lifted.
         episodes: what branches start in, with their simulator's states.
         n_envs: environments side by side.
+        kept: a folder that keeps what is rolled, a file every few branches; what it holds is not rolled again.
 
     Raises:
         InputError: the environment is a finished one or a vector.
     """
 
-    def __init__(self, env: EnvironmentLike, episodes: Sequence[LoggedEpisode], n_envs: int = 16) -> None:
+    def __init__(
+        self, env: EnvironmentLike, episodes: Sequence[LoggedEpisode], n_envs: int = 16, kept: Path | None = None
+    ) -> None:
         self._make = _single_factory(env)
+        self._kept = kept
         self.episodes, self._n_envs = episodes, n_envs
         self._envs: list[gym.Env[Any, Any]] = []
 
@@ -131,6 +139,23 @@ class Brancher:
         Raises:
             InputError: a state cannot be restored exactly.
         """
+        if self._kept is None:
+            return self._roll(driver, branches, advance)
+        rollouts: list[Rollout] = []
+        for start in range(0, len(branches), _CHUNK):
+            part = branches[start : start + _CHUNK]
+            path = self._kept / f"{_fingerprint(driver, part)}.npz"
+            if path.exists():
+                found = _read_rollouts(path)
+                if advance is not None:
+                    advance(len(found))
+            else:
+                found = self._roll(driver, part, advance)
+                _write_rollouts(path, found)
+            rollouts += found
+        return rollouts
+
+    def _roll(self, driver: Driver, branches: Sequence[Branch], advance: Advance | None) -> list[Rollout]:
         done: dict[int, Rollout] = {}
         waiting = iter(enumerate(branches))
         seats: dict[int, _Seat] = {}
@@ -266,7 +291,7 @@ def check_restorable(brancher: Brancher) -> None:
     """
     episode = brancher.episodes[0]
     env = without_time_limit(brancher._make())
-    with _Closing(env):
+    with closing(env):
         middle = len(episode) // 2
         if not episode.states:
             env.reset(seed=episode.seed)
@@ -292,20 +317,6 @@ def check_restorable(brancher: Brancher) -> None:
                 )
 
 
-class _Closing:
-    """Close an environment at the end, whatever it says."""
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self._env = env
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(Exception):
-            self._env.close()
-
-
 def without_time_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """The environment itself, with every `TimeLimit` in its stack lifted."""
     part: Any = env
@@ -314,6 +325,34 @@ def without_time_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
             part._max_episode_steps = _NO_LIMIT
         part = part.env
     return env
+
+
+def _fingerprint(driver: Driver, branches: Sequence[Branch]) -> str:
+    """Names what was asked for; the policy's weights are the run's own business."""
+    digest = hashlib.sha256(driver.label.encode())
+    for branch in branches:
+        numbers = (branch.episode, branch.step, branch.seed, branch.num_steps, branch.hold, branch.noise_offset)
+        digest.update(repr(numbers).encode())
+        digest.update(b"" if branch.action is None else np.ascontiguousarray(branch.action).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            lengths=[len(rollout.rewards) for rollout in rollouts],
+            rewards=np.concatenate([rollout.rewards for rollout in rollouts]),
+            bonuses=np.concatenate([rollout.bonuses for rollout in rollouts]),
+            terminated=[rollout.terminated for rollout in rollouts],
+        )
+
+
+def _read_rollouts(path: Path) -> list[Rollout]:
+    with np.load(path, allow_pickle=False) as file:
+        ends = np.cumsum(file["lengths"])[:-1]
+        parts = zip(np.split(file["rewards"], ends), np.split(file["bonuses"], ends), file["terminated"], strict=True)
+        return [Rollout(rewards, bonuses, bool(terminated)) for rewards, bonuses, terminated in parts]
 
 
 def _single_factory(env: EnvironmentLike) -> Callable[[], Any]:

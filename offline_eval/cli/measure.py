@@ -1,0 +1,158 @@
+"""Measure an agent: ranks, bias, regret, errors and coverage, each beside its control, or why it could not be told."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+from offline_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from offline_eval.cli.progress import Progress
+    from offline_eval.studies.measurement import MeasurementPlan
+    from offline_eval.studies.truth import Advance
+
+HELP = "measure an agent and its critic, beside controls"
+_VARIANT = "plain"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    add_environment(parser)
+    parser.add_argument("--dataset", metavar="D", help="what the agent was trained on: a file or a folder")
+    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
+    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)")
+    add_plan(parser)
+    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, states/, report.html")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """How much is measured."""
+    parser.add_argument("--quick", action="store_true", help="less of everything: under 2 minutes for a Hopper")
+    parser.add_argument("--episodes", type=int, metavar="N", help="episodes (default: 50, with --quick 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
+    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side (default: 8)")
+    parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
+    parser.add_argument("--states", type=int, metavar="N", help="restored states at which actions are tried")
+    parser.add_argument("--rollouts", type=int, metavar="N", help="rollouts of each action")
+    parser.add_argument("--perturbation", type=float, metavar="STD", help="of perturbed actions, scaled (default: 0.5)")
+    parser.add_argument("--hold", type=int, metavar="STEPS", help="repeat a tried action so often (default: 1)")
+
+
+def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:
+    """The plan that the options describe."""
+    from dataclasses import replace
+
+    from offline_eval.studies.measurement import MeasurementPlan
+
+    for name in ("episodes", "n_envs", "step_limit", "states", "rollouts", "hold"):
+        if getattr(arguments, name) is not None:
+            check_at_least(1, getattr(arguments, name), f"--{name.replace('_', '-')}")
+    check_at_least(0, arguments.seed, "--seed")
+    if arguments.perturbation is not None and not arguments.perturbation > 0:
+        raise InputError("--perturbation", "must be > 0", arguments.perturbation)
+    asked = {"seed": arguments.seed, "n_envs": arguments.n_envs, "step_limit": arguments.step_limit}
+    if arguments.episodes is not None:
+        asked["episodes"] = arguments.episodes
+    plan = MeasurementPlan.quick(**asked) if arguments.quick else MeasurementPlan(**asked)
+    names = {"num_states": "states", "num_rollouts": "rollouts", "perturbation": "perturbation", "hold": "hold"}
+    given = {field: getattr(arguments, name) for field, name in names.items() if getattr(arguments, name) is not None}
+    return replace(plan, trial=replace(plan.trial, **given))
+
+
+class Stages:
+    """A progress bar for each stage."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def begin(self, label: str, total: int) -> Advance:
+        """The next stage."""
+        from offline_eval.cli.progress import Progress
+
+        self.close()
+        self._bar = Progress(total, label, unit="rollout")
+        return self._bar.add
+
+    def close(self) -> None:
+        """The end of the last stage."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    if arguments.resume and not arguments.out:
+        raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
+    plan = plan_of(arguments)
+    from pathlib import Path
+
+    from offline_eval.cli.run import names_of
+    from offline_eval.episodes import EpisodePlan
+    from offline_eval.policies import load_sb3, weights_hash
+    from offline_eval.provenance import recipe
+    from offline_eval.report.measurement_table import measurement_table
+    from offline_eval.run_folder import RunFolder, plan_to_json
+    from offline_eval.studies.measurement import measure
+
+    files = [path for path in (arguments.agent, arguments.oracle, arguments.critic) if path]
+    names = dict(zip(files, names_of(files), strict=True))
+    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    folder = None
+    options: dict[str, Any] = {}
+    if arguments.out:
+        asked = {
+            "env": arguments.env,
+            "agents": {names[arguments.agent]: weights_hash(model)},
+            "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
+            "variants": {_VARIANT: None},
+            "options": {
+                "measure": recipe(plan),
+                "dataset": arguments.dataset,
+                "oracle": arguments.oracle,
+                "critic": arguments.critic,
+            },
+        }
+        folder = RunFolder(arguments.out, asked, arguments.resume)
+        options = {
+            "states": folder.states(_VARIANT),
+            "rollouts": folder.path / "rollouts",
+            "done": folder.done(_VARIANT),
+            "on_episode": lambda episode: folder.record(_VARIANT, episode),
+        }
+    stages = Stages()
+    try:
+        measurement = measure(
+            model,
+            arguments.env,
+            dataset=arguments.dataset,
+            oracle=arguments.oracle,
+            critic=arguments.critic,
+            plan=plan,
+            device=arguments.device,
+            name=names[arguments.agent],
+            watcher=stages,
+            **options,
+        )
+    finally:
+        stages.close()
+    result = measurement.to_json()
+    if folder is not None:
+        folder.finish({_VARIANT: measurement.performance.evaluation}, result)
+        _write_page(Path(arguments.out))
+    if arguments.json:
+        print_json(result)
+    else:
+        print(measurement_table(result))
+
+
+def _write_page(folder: Any) -> None:
+    from offline_eval.report.page import write_page
+    from offline_eval.report.runs import read_runs
+
+    write_page(read_runs([folder]), folder / "report.html")

@@ -1,0 +1,54 @@
+"""Follow a training run over its checkpoints: the return, the three errors, and how they go together."""
+
+from __future__ import annotations
+
+import argparse
+
+from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+
+HELP = "return and errors over the checkpoints of a training run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder with the checkpoints' zips, a number in each name")
+    add_environment(parser)
+    parser.add_argument("--dataset", required=True, metavar="D", help="what the policy was trained on")
+    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
+    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a checkpoint (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON object there as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    check_at_least(1, arguments.episodes, "--episodes")
+    check_at_least(0, arguments.seed, "--seed")
+    import json
+    from pathlib import Path
+
+    from offline_eval.cli.progress import Progress
+    from offline_eval.datasets.writing import replacing
+    from offline_eval.report.measurement_table import track_table
+    from offline_eval.studies.measurement import MeasurementPlan
+    from offline_eval.studies.tracking import checkpoints_in, track
+
+    plan = MeasurementPlan.quick(episodes=arguments.episodes, seed=arguments.seed)
+    with Progress(len(checkpoints_in(arguments.run_dir)), "checkpoints", unit="checkpoint") as progress:
+        found = track(
+            arguments.run_dir,
+            arguments.env,
+            arguments.dataset,
+            oracle=arguments.oracle,
+            plan=plan,
+            device=arguments.device,
+            on_checkpoint=lambda done, total: progress.add(1),
+        ).to_json()
+    if arguments.out:
+        with replacing(Path(arguments.out)) as temporary:
+            temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if arguments.json:
+        print_json(found)
+    else:
+        print(track_table(found))
