@@ -243,14 +243,14 @@ def test_the_page_of_a_measurement_holds_its_numbers():
 @pytest.mark.parametrize("section", ["performance", "policy_error", "q_rank", "q_bias", "regret", "coverage"])
 def test_a_skipped_section_says_why(section):
     words = text_of(measured(**{section: {"skipped": "the sun was too hot"}}))
-    assert "Not measured. the sun was too hot." in words
+    assert "Not measured: the sun was too hot." in words
 
 
 def test_a_page_on_which_nothing_was_measured():
     sections = ("performance", "policy_error", "q_rank", "q_bias", "regret", "coverage")
     words = text_of(measured(**{name: {"skipped": "no data"} for name in sections}))
     assert "Nothing could be measured of made up on Hopper-v5." in words
-    assert words.count("Not measured.") == 6
+    assert words.count("Not measured:") == 6
 
 
 def test_skipped_parts_of_a_section_say_why():
@@ -433,3 +433,17 @@ def test_a_page_that_cannot_be_written_says_where(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="the page cannot be written"):
         write_page([measured()], tmp_path / "file" / "page.html")
+
+
+def test_a_measurement_in_a_run_folder_reads_as_its_json(tmp_path):
+    # The folder's manifest keeps notes and hashes by variant, that of the object for the one policy.
+    outer = {"env": "Hopper-v5", "agents": {"made up": "abc"}, "notes": {"plain": []}, "result": MEASURED}
+    outer["weights_hash"] = {"plain": {"before": "abc", "after": "abc"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(outer))
+    words = text_of(read_run(tmp_path))
+    assert "Notes made up by hand." in words
+    assert "weights unchanged by the run" in words
+    assert "dataset data.hdf5" in words
+    inner = MEASURED["manifest"] | {"weights_hash": {"before": "abc", "after": "xyz"}}
+    run = RunResult("measured", MEASURED | {"manifest": inner}, inner)
+    assert "weights CHANGED during the run: the policy (abc)" in text_of(run)

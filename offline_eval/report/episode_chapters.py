@@ -140,7 +140,7 @@ def comparison_finding(differences: Sequence[tuple[str, Reading]], first: str) -
     open_ = [f"{name} ({reading.text(signed=True)})" for name, reading in differences if name not in told]
     if open_:
         start = "no" if clauses else "No"
-        clauses.append(f"{start} difference between {first} and {listed(open_)} can be told")
+        clauses.append(f"{start} difference in return between {first} and {listed(open_)} can be told")
     return sentence("; ".join(clauses)) if clauses else f"There is nothing to compare {first} with."
 
 

@@ -51,7 +51,7 @@ def measurement_chapter(run: RunResult) -> Chapter:
         numbers += keys
         sections.append(Section(title, figures, missing))
     performance = found["performance"]
-    notes = [*performance.get("notes", ()), *run.manifest.get("notes", ())]
+    notes = [*performance.get("notes", ()), *found.get("manifest", {}).get("notes", ())]
     for name in ("q_rank", "q_bias"):
         caveat = (found[name].get("labels") or {}).get("caveat") if found.get(name) else ""
         notes += [f"true values: {caveat}"] if caveat else []

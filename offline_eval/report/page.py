@@ -148,7 +148,7 @@ def _body(chapter: Chapter) -> list[Node]:
 
 
 def _section(part: Section) -> Element:
-    missing = [tag("p", tag("b", "Not measured. "), sentence(reason), class_="skipped") for reason in part.skipped]
+    missing = [tag("p", tag("b", "Not measured: "), sentence(reason), class_="skipped") for reason in part.skipped]
     figures = tag("div", *map(_figure, part.figures), class_="figures") if part.figures else None
     return tag("section", tag("h3", part.title), figures, *missing)
 
@@ -164,7 +164,7 @@ def _figure(figure: Figure) -> Element:
 
 
 def _made(run: RunResult) -> Element:
-    manifest = run.manifest
+    manifest = {**run.result.get("manifest", {}), **run.manifest}
     lines: dict[str, str] = {}
     if manifest.get("command"):
         command = manifest["command"]
@@ -175,7 +175,7 @@ def _made(run: RunResult) -> Element:
         lines |= {f"agent {name}": f"weights {_plain(hashed)}" for name, hashed in agents.items()}
     if manifest.get("plan"):
         lines["episodes"] = _plan(manifest["plan"])
-    if isinstance(manifest.get("weights_hash"), Mapping):
+    if manifest.get("weights_hash"):
         lines["weights"] = _weights(manifest["weights_hash"])
     if isinstance(manifest.get("wall_time"), Mapping):
         lines["wall time"] = f"{sum(manifest['wall_time'].values()):.1f} s"
@@ -199,7 +199,9 @@ def _plan(plan: Any) -> str:
 
 
 def _weights(hashes: Mapping[str, Any]) -> str:
-    """Whether an evaluated policy came out as it went in."""
+    """Whether an evaluated policy came out as it went in: {"before", "after"}, or one of these for each variant."""
+    if "before" in hashes:
+        return _weights({"the policy": hashes}) + f" ({hashes['before']})"
     changed = [name for name, ends in hashes.items() if ends["before"] != ends["after"]]
     return f"CHANGED during the run: {', '.join(changed)}" if changed else "unchanged by the run"
 
