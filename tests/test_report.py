@@ -221,7 +221,10 @@ def test_runs_that_share_nothing_say_so():
 def test_the_page_of_a_measurement_holds_its_numbers():
     words = text_of(measured())
     assert "On Hopper-v5, made up returns 1103 [1085, 1119]~, errs 1.90 times as much where it goes" in words
-    assert "its critic orders states with tau 0.635 and actions with 0.633 and overstates returns by 4.9 %." in words
+    assert (
+        "its critic orders states with tau 0.635, orders actions with tau 0.633 and overstates returns by 4.9 %."
+        in words
+    )
     for figure in (
         "Returns",
         "Error on three sets of states",
@@ -447,3 +450,23 @@ def test_a_measurement_in_a_run_folder_reads_as_its_json(tmp_path):
     inner = MEASURED["manifest"] | {"weights_hash": {"before": "abc", "after": "xyz"}}
     run = RunResult("measured", MEASURED | {"manifest": inner}, inner)
     assert "weights CHANGED during the run: the policy (abc)" in text_of(run)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "ends", "words"),
+    [
+        (
+            "q_rank",
+            None,
+            [-0.7, 0.7],
+            "its critic cannot be told from chance in ordering states (tau 0.635 [-0.700, 0.700]~)",
+        ),
+        ("q_rank", None, [-0.9, -0.7], "orders states the wrong way round"),
+        ("q_bias", "normalised", [-0.1, 0.2], "shows no bias that can be told"),
+        ("policy_error", "generalisation", [0.9, 2.0], "errs as much where it goes as where it was trained, as far as"),
+    ],
+)
+def test_the_sentence_claims_no_more_than_the_intervals(section, key, ends, words):
+    run = measured()
+    (run.result[section] if key is None else run.result[section][key])["ci95"] = ends
+    assert words in text_of(run)
