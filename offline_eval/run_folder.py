@@ -41,13 +41,14 @@ class RunFolder:
         path: a new or empty folder; one that holds a run only with `resume`.
         asked: what the run is to do, as plain data with the keys env, agents, plan, variants and options.
         resume: go on with the run that the folder holds, if it was asked for the same.
+        command: what was typed to start it, for the reader.
 
     Raises:
         InputError: the folder holds a run already, or one that was asked for something else.
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, path: str | Path, asked: Mapping[str, Any], resume: bool = False) -> None:
+    def __init__(self, path: str | Path, asked: Mapping[str, Any], resume: bool = False, command: str = "") -> None:
         self.path = Path(path)
         self._asked = json.loads(json.dumps({key: asked[key] for key in _ASKED}))
         self._manifest_path = self.path / "manifest.json"
@@ -59,7 +60,8 @@ class RunFolder:
             self._check_same()
             self._read_table()
         self._guard(lambda: self.path.mkdir(parents=True, exist_ok=True))
-        self._manifest: dict[str, Any] = {"schema": _SCHEMA, **self._asked, "versions": versions(), "finished": False}
+        self._manifest: dict[str, Any] = {"schema": _SCHEMA, "command": command, **self._asked}
+        self._manifest |= {"versions": versions(), "finished": False}
         self._write_manifest()
         self._write_table()
 

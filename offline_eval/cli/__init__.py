@@ -7,6 +7,7 @@ value and the way out).
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,9 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command, and in `command_line` what was typed."""
+    arguments = build_parser().parse_args(argv)
+    arguments.command_line = shlex.join(["offline-eval", *argv])
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         code = arguments.run(arguments)
     except OfflineEvalError as error:

@@ -54,8 +54,8 @@ def _train(path: Path) -> None:
 
 def _show(command: list[str]) -> None:
     """Run a command as a person would type it."""
-    from offline_eval.cli import build_parser
+    from offline_eval.cli import parse
 
-    print(f"\n$ offline-eval {' '.join(command)}\n", flush=True)
-    arguments = build_parser().parse_args(command)
+    arguments = parse(command)
+    print(f"\n$ {arguments.command_line}\n", flush=True)
     arguments.run(arguments)

@@ -47,7 +47,7 @@ class Run:
                 "variants": dict(variants),
                 "options": dict(options),
             }
-            self.folder = RunFolder(arguments.out, asked, arguments.resume)
+            self.folder = RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
         num_done = sum(len(self.done(name)) for name in variants)
         self._progress = Progress(len(variants) * len(plan) - num_done, "episodes")
 
