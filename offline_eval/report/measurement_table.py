@@ -89,6 +89,7 @@ def _q_rank(record: Record) -> list[str]:
             ("  tau / what is reachable", _estimate(actions["relative"]) if actions["relative"] else "silent"),
         ]
         skipped = _wrapped(f"silent: {actions['silence']}") if actions["silence"] else []
+        skipped += _wrapped(f"caveat: {actions['truth_caveat']}") if actions["truth_caveat"] else []
     lines = [f"  {line}" for line in columns(cells, "<>")]
     return lines + skipped + _labels(labels, record["num_used"], record["num_windows"])
 
@@ -110,7 +111,8 @@ def _q_bias(record: Record) -> list[str]:
 
 
 def _regret(record: Record) -> list[str]:
-    cells, skipped = [("states", "claimed", "corrected")], []
+    cells: list[tuple[str, ...]] = [("states", "claimed", "corrected")]
+    skipped: list[str] = []
     for key, name in _SETS.items():
         part = record[key]
         if "skipped" in part:

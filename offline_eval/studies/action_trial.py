@@ -80,7 +80,8 @@ class TriedActions:
         trial: how they were tried.
         driver: what the rollouts go on with.
         num_steps: of a rollout.
-        missing: share of a steady return that a rollout misses.
+        missing: share of a steady return that a rollout of `num_steps` misses.
+        share_cut: share of the rollouts that ended there; the others terminated and miss nothing.
     """
 
     candidates: Candidates
@@ -91,6 +92,7 @@ class TriedActions:
     driver: Driver
     num_steps: int
     missing: float
+    share_cut: float
 
     def rank(self, generator: np.random.Generator) -> ActionTrialRank:
         """Tau over actions."""
@@ -105,10 +107,17 @@ class TriedActions:
             "continuation": self.driver.label,
             "num_steps": self.num_steps,
             "missing": self.missing,
+            "share_cut": self.share_cut,
             "common_random_numbers": True,
         }
         about.pop("name")
-        return ActionTrialRank(rank, self.candidates.names, about, silence)
+        caveat = ""
+        if self.missing * self.share_cut > 2.0 * self.trial.tolerance:
+            caveat = (
+                f"{self.share_cut:.0%} of the rollouts were cut after {self.num_steps} steps, where {self.missing:.0%} "
+                "of a steady return is still to come: longer ones would tell more"
+            )
+        return ActionTrialRank(rank, self.candidates.names, about, silence, caveat)
 
     def regret(self, generator: np.random.Generator) -> ExtractionRegret:
         """What the candidates promise and what they bring."""
@@ -176,7 +185,8 @@ def try_actions(
         for rollout in range(num_rollouts)
     ]
     advance = None if begin is None else begin(len(branches))
-    values = [rollout.value(critic.gamma, soft) for rollout in brancher.roll(driver, branches, advance)]
+    rollouts = brancher.roll(driver, branches, advance)
+    values = [rollout.value(critic.gamma, soft) for rollout in rollouts]
     return TriedActions(
         candidates=candidates,
         q=candidate_values(critic, take(states.observations, np.arange(num_states)), candidates.actions),
@@ -186,4 +196,5 @@ def try_actions(
         driver=driver,
         num_steps=num_steps,
         missing=critic.gamma**num_steps,
+        share_cut=float(np.mean([not rollout.terminated for rollout in rollouts])),
     )

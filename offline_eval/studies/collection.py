@@ -185,7 +185,7 @@ def save_flat(log: Log, path: str | Path) -> Path:
         write_d4rl(dataset, temporary)
         with h5py.File(temporary, "a") as file:
             for name in ("noise", "epsilon"):
-                values = [float(metadata[name] or 0.0) for _, _, metadata in episodes]  # type: ignore[arg-type]
+                values = [float(metadata[name] or 0.0) for _, _, metadata in episodes]
                 file.create_dataset(f"infos/{name}", data=np.repeat(values, lengths).astype(np.float32))
             seeds = [-1 if seed is None else seed for _, seed, _ in episodes]
             file.create_dataset("infos/seed", data=np.repeat(seeds, lengths))

@@ -118,9 +118,8 @@ class SoftDraws:
         """The weight of the entropy, in reward units."""
         inner, factor = _inner(self.model)
         learned = getattr(inner, "log_ent_coef", None)
-        fixed = getattr(inner, "ent_coef_tensor", None)
         with th.no_grad():
-            return factor * float(learned.exp() if learned is not None else fixed)
+            return factor * float(inner.ent_coef_tensor if learned is None else learned.exp())
 
     def act(self, observations: Observations, noise: Array) -> tuple[Array, Array]:
         """Draws and their bonuses `-temperature * log_prob`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from offline_eval.studies.candidates import StateSample, critic_values
 from offline_eval.studies.driving import Driver
 from offline_eval.studies.measurement_records import Labels, Skipped
 from offline_eval.studies.truth import Advance, Branch, Brancher, continue_past_limit, episode_rewards
-from offline_eval.types import Array, Critic
+from offline_eval.types import Array, Critic, Observations
 
 _CEILING_STREAM = 2
 
@@ -60,7 +61,7 @@ def stacked(episodes: Sequence[LoggedEpisode]) -> StateSample:
     """The states in which the episodes' actions were taken."""
     observations = [_without_last(episode) for episode in episodes]
     lengths = [len(episode) for episode in episodes]
-    joined = (
+    joined: Observations = (
         {key: np.concatenate([part[key] for part in observations]) for key in observations[0]}
         if isinstance(observations[0], dict)
         else np.concatenate(observations)
@@ -180,7 +181,7 @@ def _starts(labels: ReturnLabels, window: int) -> Array:
     return np.flatnonzero(same & (unknown[window:] == unknown[:-window]))
 
 
-def _without_last(episode: LoggedEpisode) -> object:
+def _without_last(episode: LoggedEpisode) -> Any:
     if isinstance(episode.observations, dict):
         return {key: rows[:-1] for key, rows in episode.observations.items()}
     return episode.observations[:-1]

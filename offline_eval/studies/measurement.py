@@ -80,7 +80,7 @@ class MeasurementPlan:
     def quick(cls, **changes: Any) -> MeasurementPlan:
         """Under 2 minutes on two cores for an agent on Hopper."""
         quick: dict[str, Any] = {"episodes": 10, "longest": 1000, "ceiling_windows": 10, "num_states": 500}
-        return cls(**{**quick, "trial": ActionTrial(num_states=30, num_rollouts=2, num_each=1, longest=300), **changes})
+        return cls(**{**quick, "trial": ActionTrial(num_states=30, num_rollouts=2, num_each=1), **changes})
 
 
 class Watcher(Protocol):
@@ -186,9 +186,11 @@ def _opened(model: Any, env: EnvironmentLike, device: str) -> Any:
 
 def _critic(critic: Any, model: Any, env: EnvironmentLike, device: str) -> Critic | Skipped:
     if critic is not None:
-        return critic_of(_opened(critic, env, device))
+        found: Critic = critic_of(_opened(critic, env, device))
+        return found
     try:
-        return critic_of(model)
+        own: Critic = critic_of(model)
+        return own
     except CriticError as error:
         return Skipped(str(error))
 
@@ -358,7 +360,7 @@ class _Subject:
 
     def _ceiling(self, steps: LabelledSteps, brancher: Brancher | None) -> Estimate | Skipped:
         plan = self.plan
-        found = attempt(
+        return attempt(
             lambda: window_ceiling(
                 steps,
                 brancher,
@@ -369,7 +371,6 @@ class _Subject:
                 advance=self.watcher.begin("second labels", plan.ceiling_windows * plan.window),
             )
         )
-        return found
 
     def _trial(
         self, critic: Critic, visited: list[LoggedEpisode], brancher: Brancher, sets: Sets
@@ -413,7 +414,8 @@ class _Subject:
             found = attempt(lambda: plain.rank(self._generator(9), window))
             other = None if isinstance(found, Skipped) else found
         ranks = target.steps.rank(self._generator(9), window)
-        return Ranks(ranks, target.ceiling, target.steps.record, actions, other)
+        labels = None if other is None or isinstance(plain, Skipped) else plain.record
+        return Ranks(ranks, target.ceiling, target.steps.record, actions, other, labels)
 
     def _errors(self, sets: Sets) -> Any:
         plan, critic, oracle = self.plan, self.critic, self.oracle

@@ -149,6 +149,7 @@ class Ranks:
         labels: the true values.
         actions: at restored states.
         plain: along the trajectories of the mean action, without entropy, where `windows` is of another target.
+        plain_labels: the true values behind `plain`.
     """
 
     windows: WindowRank
@@ -156,6 +157,7 @@ class Ranks:
     labels: Labels
     actions: ActionTrialRank | Skipped
     plain: WindowRank | None = None
+    plain_labels: Labels | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Tau beside its controls, and the same for actions."""
@@ -179,7 +181,12 @@ class Ranks:
             "labels": self.labels.to_json(),
             "plain": None
             if self.plain is None
-            else {"window_tau": finite_or_none(self.plain.tau.value), "ci95": self.plain.tau.ci95.to_json()},
+            else {
+                "window_tau": finite_or_none(self.plain.tau.value),
+                "ci95": self.plain.tau.ci95.to_json(),
+                "clock": finite_or_none(self.plain.clock),
+                "labels": None if self.plain_labels is None else self.plain_labels.to_json(),
+            },
             "action_rank": self.actions.to_json(),
         }
 
@@ -193,12 +200,14 @@ class ActionTrialRank:
         candidates: what each action is.
         recipe: how the actions were rolled out, as plain data.
         silence: why there is no `relative`, empty where there is one.
+        truth_caveat: what a reader must know of the truth.
     """
 
     rank: ActionRank
     candidates: tuple[str, ...]
     recipe: Mapping[str, Any]
     silence: str = ""
+    truth_caveat: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Tau, its control and its ceiling."""
@@ -211,6 +220,7 @@ class ActionTrialRank:
             "ceiling": estimate_json(rank.ceiling),
             "relative": estimate_json(rank.relative),
             "silence": self.silence,
+            "truth_caveat": self.truth_caveat,
             "num_states": rank.num_states,
             "num_used": rank.num_used,
             "num_constant": rank.num_constant,
@@ -322,7 +332,7 @@ class Cover:
 class Measurement:
     """Everything that was measured on one agent; a section is a record or `Skipped`."""
 
-    performance: Performance | Skipped
+    performance: Performance
     policy_error: Errors | Skipped
     q_rank: Ranks | Skipped
     q_bias: Bias | Skipped

@@ -109,11 +109,12 @@ def policy_errors(
             continue
         own = mean_actions(policy, states.observations)
         right = oracle.actions(own, states)
-        actions = [_comparable(action_space, rows) for rows in (own, right)]
-        pairs[name] = ActionPairs(*actions, states.trajectories, states.steps)
+        pairs[name] = ActionPairs(
+            _comparable(action_space, own), _comparable(action_space, right), states.trajectories, states.steps
+        )
     train, validation, evaluation = (pairs[name] for name in _SETS)
     if isinstance(train, Skipped):
-        return Errors(oracle.name, train, *(_error(part, generator) for part in (validation, evaluation)))
+        return Errors(oracle.name, train, _error(validation, generator), _error(evaluation, generator))
     whole = policy_error(
         train,
         generator,
@@ -141,7 +142,7 @@ def _error(pairs: ActionPairs | Skipped, generator: np.random.Generator) -> SetE
 def _comparable(space: Any, actions: Array) -> Array:
     """Scaled actions (num_states, action_dim); a discrete action as a one-hot row."""
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n))[actions.reshape(-1) - int(space.start)]
+        return np.asarray(np.eye(int(space.n))[actions.reshape(-1) - int(space.start)])
     if not isinstance(space, spaces.Box):
         raise InputError("env", "must have a Box or Discrete of actions for a mean squared error", space)
     return np.asarray(ActionScale(space).scale(actions.astype(np.float32)).reshape(len(actions), -1))
@@ -157,14 +158,14 @@ def extraction_regrets(
     tried: TriedActions | Skipped,
 ) -> Regrets:
     """What the policy leaves on the table on the three sets, among the data's actions near each state."""
-    is_discrete = isinstance(critic.action_space, spaces.Discrete)
+    space = critic.action_space
 
     def regret(states: StateSample | Skipped) -> ExtractionRegret | Skipped:
         if isinstance(states, Skipped):
             return states
         own = mean_actions(policy, states.observations)
-        if is_discrete:
-            others = all_actions(critic.action_space, len(states))
+        if isinstance(space, spaces.Discrete):
+            others = all_actions(space, len(states))
         elif isinstance(sets.reach, Skipped):
             return sets.reach
         else:
@@ -179,7 +180,7 @@ def extraction_regrets(
     samples = sets.samples(num_states, generator)
     parts = {name: attempt(lambda states=states: regret(states)) for name, states in samples.items()}  # type: ignore[misc]
     truth = tried if isinstance(tried, Skipped) else attempt(lambda: tried.regret(generator))
-    text = "all actions" if is_discrete else f"{num_near} actions of the data near the state"
+    text = "all actions" if isinstance(space, spaces.Discrete) else f"{num_near} actions of the data near the state"
     return Regrets(text, parts["train"], parts["validation"], parts["evaluation"], truth)
 
 
