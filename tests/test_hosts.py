@@ -239,7 +239,7 @@ def test_normalised_observations_are_refused_with_the_order_that_works():
     SteerVecEnv(VecNormalize(plain, norm_obs=False), OPEX_RULE)
     env = VecNormalize(SteerVecEnv(plain, OPEX_RULE))
     env.reset()
-    assert env.step(np.zeros((1, 1), dtype=np.float32))[3][0]["steering/displacement"] > 0
+    assert "steering/displacement" in env.step(np.zeros((1, 1), dtype=np.float32))[3][0]
 
 
 # Policies

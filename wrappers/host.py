@@ -156,13 +156,13 @@ class Steering:
         tables, names = [], []
         for start in range(0, len(padded), width):
             block = slice(start, start + width)
-            rule = self.rule.rows(rows[padded[block]])
+            rule = self.rule if self.rule.num_rows is None else self.rule.rows(rows[padded[block]])
             steered = rule(_block(seen, block), given[block], None if drawn is None else drawn[block])
             names = list(steered.metrics)
             columns = [steered.actions, *(values[:, None] for values in steered.metrics.values())]
-            tables.append(th.cat([column.detach().to(given.dtype) for column in columns], dim=1))
+            tables.append(th.cat(columns, dim=1).detach())
         # One transfer out: the actions and the metrics, side by side.
-        table = (th.cat(tables) if len(tables) > 1 else tables[0])[:size].cpu().numpy()
+        table = (th.cat(tables) if len(tables) > 1 else tables[0])[:size].to("cpu", given.dtype).numpy()
         metrics = {name: table[:, self.action_dim + number] for number, name in enumerate(names)}
         return self._finish(actions, scaled, table[:, : self.action_dim], metrics)
 

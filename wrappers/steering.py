@@ -109,8 +109,7 @@ class OPEX(CriticRule):
             current, cut_again = self._step(actions, start, gradient, step_size)
             cut = cut | cut_again
         gain = ExactGain() if self.keep_best else self.gain
-        with th.no_grad():
-            after = gain(values, gradient, current - start, partial(self._ask, observations, current))
+        after = gain(values, gradient, current - start, partial(self._ask, observations, current))
         usable = (finite + after).abs() < math.inf
         if self.keep_best:
             current, after = _better(best, best_values, current, after)
@@ -145,7 +144,8 @@ class OPEX(CriticRule):
         return values.detach(), gradient
 
     def _ask(self, observations: TensorObservations, actions: Tensor) -> Tensor:
-        return self.values(observations, actions.nan_to_num(0.0), self.reduce)
+        with th.no_grad():
+            return self.values(observations, actions.nan_to_num(0.0), self.reduce)
 
     def _step(
         self, start: Tensor, current: Tensor, gradient: Tensor, step_size: float | Tensor
