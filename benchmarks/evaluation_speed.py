@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=16)
     parser.add_argument("--only", default="", help="contenders whose name holds this")
     arguments = parser.parse_args()
-    th.set_num_threads(2)
+    th.set_num_threads(1)  # best for networks of this size, also for SB3
     with tempfile.TemporaryDirectory() as folder:
         runs = contenders(arguments.agent, arguments.env, arguments.episodes, Path(folder))
         runs = {name: run for name, run in runs.items() if arguments.only in name or name == THEIRS}

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import torch as th
 from gymnasium import Space, spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from offline_eval.errors import CriticError, bare
 from offline_eval.policies.callables import CheckedFunction
@@ -178,7 +180,8 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
             "take the critic of another agent of this environment (`--critic FILE`), or a Q fitted to logged data",
         )
     space = model.observation_space
-    values = heads[name](live_view(getattr(policy, name)), space)
+    network = live_view(getattr(policy, name))
+    values = _PlainEnsembleQ.of(network, space) or heads[name](network, space)
     soft = name == "critic" and hasattr(model, "ent_coef")
     gamma = _checked_gamma(getattr(model, "gamma", None))
     # Where there are images, the environment may have its channels last and the model has them in front.
@@ -234,6 +237,39 @@ class _EnsembleQ(_ModelQ):
         if isinstance(heads, Tensor):
             return heads.mean(dim=2).T
         return th.stack([head.squeeze(-1) for head in heads])
+
+
+class _PlainEnsembleQ:
+    """The same for flat observations and heads of linear layers, without the modules around them.
+
+    In a steering step those calls cost as much as the matrix products of a small network.
+    """
+
+    def __init__(self, heads: list[list[nn.Module]]) -> None:
+        self.heads = heads
+
+    def __call__(self, observations: TensorObservations, actions: Tensor) -> Tensor:
+        inputs = th.cat([cast("Tensor", observations).flatten(1).to(actions.dtype), actions], dim=1)
+        return th.cat([_through(layers, inputs) for layers in self.heads], dim=1).T
+
+    @staticmethod
+    def of(network: nn.Module, observation_space: Space[Any]) -> _PlainEnsembleQ | None:
+        """For a network that computes just that; None for any other."""
+        heads = [list(head) for head in getattr(network, "q_networks", ()) if isinstance(head, nn.Sequential)]
+        plain = (
+            isinstance(network, ContinuousCritic)
+            and type(network.features_extractor) is FlattenExtractor
+            and type(observation_space) is spaces.Box
+            and not _images(observation_space)
+            and all(type(layer) in (nn.Linear, nn.ReLU) for layers in heads for layer in layers)
+        )
+        return _PlainEnsembleQ(heads) if plain and heads else None
+
+
+def _through(layers: list[nn.Module], inputs: Tensor) -> Tensor:
+    for layer in layers:
+        inputs = F.linear(inputs, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else F.relu(inputs)
+    return inputs
 
 
 class _DiscreteQ(_ModelQ):

@@ -90,7 +90,7 @@ class Acting:
             return chosen, chosen
         rows = np.asarray(live)
         noise = self.steering.draw_noise([self._generators[seat] for seat in live])  # type: ignore[misc]
-        steered, metrics = self.steering(take(self._observations, rows), chosen[rows], noise)
+        steered, metrics = self.steering(take(self._observations, rows), chosen[rows], noise, rows)
         executed = chosen.copy()
         executed[rows] = steered
         for name, values in metrics.items():
