@@ -239,7 +239,12 @@ def test_discrete_actions_are_measured(tiny_dqn, tmp_path):
     assert found["policy_error"]["evaluation"]["mse"] == 0.0
     assert found["regret"]["candidates"] == "all actions"
     assert found["regret"]["evaluation"]["claimed"]["value"] == pytest.approx(0.0, abs=1e-6)  # DQN is greedy
+    assert found["policy_error"]["oracle"] == "DQN"
+    greedy = measure(tiny_dqn, "CartPole-v1", plan=PLAN).to_json()
+    assert greedy["policy_error"]["oracle"] == "the critic's best of all actions"
+    assert greedy["policy_error"]["evaluation"]["mse"] == 0.0
     assert found["q_rank"]["action_rank"]["candidates"] == ["policy", "action"]
+    assert found["regret"]["truth"]["num_rollouts"] == 1
 
 
 def test_reach_never_looks_into_the_own_trajectory(data):
@@ -256,3 +261,10 @@ def test_reach_never_looks_into_the_own_trajectory(data):
 
 def test_skipped_is_one_key():
     assert Skipped("no data").to_json() == {"skipped": "no data"}
+
+
+def test_what_a_perfect_critic_reaches_lies_above_the_ceiling(tiny_sac):
+    ranks = measure(tiny_sac, "Pendulum-v1", plan=PLAN).to_json()["q_rank"]
+    ceiling, reachable = ranks["ceiling"], ranks["reachable"]
+    assert 0.0 < ceiling["value"] < reachable["value"] < 1.0
+    assert reachable["ci95"][0] <= reachable["value"] <= reachable["ci95"][1]

@@ -121,12 +121,14 @@ class TriedActions:
 
     def regret(self, generator: np.random.Generator) -> ExtractionRegret:
         """What the candidates promise and what they bring."""
+        # A spread takes two: where there is only one other action, the own one counts as a candidate as well.
+        first = 1 if self.q.shape[2] > 2 else 0
         values = CandidateValues(
             policy=self.q[:, :, 0],
-            candidates=self.q[:, :, 1:],
+            candidates=self.q[:, :, first:],
             episodes=self.episodes,
-            from_data=self.candidates.from_data,
-            truth=CandidateTruth(self.truth[:, 0], self.truth[:, 1:]),
+            from_data=self.candidates.from_data if first else None,
+            truth=CandidateTruth(self.truth[:, 0], self.truth[:, first:]),
         )
         return extraction_regret(values, generator)
 

@@ -135,10 +135,11 @@ def window_ceiling(
     num_steps: int,
     advance: Advance | None = None,
 ) -> Estimate | Skipped:
-    """What a perfect critic reaches: tau between the labels and a second, independent set of them on some windows.
+    """Tau between the labels and a second, independent set of them on some windows.
 
     A driver without noise in a simulator that repeats itself has exact labels: the ceiling is 1. Branches of a window
-    share their noise by the clock, as the steps of the logged episode do.
+    share their noise by the clock. Even so they are noisier than the labels, which share one future: a perfect critic
+    reaches more than this (`normal_bound` says how much where all noise is equal), and a good one may exceed it.
     """
     if brancher is None:
         return Skipped("each step has one label only, and states cannot be restored to roll another")

@@ -30,8 +30,8 @@ from offline_eval.studies.labelling import LabelledSteps, label_steps, stacked, 
 from offline_eval.studies.measurement_records import Bias, Measurement, Performance, Ranks, Skipped, attempt
 from offline_eval.studies.measurement_sets import (
     Agent,
-    CriticsOptimum,
     Sets,
+    critics_optimum,
     extraction_regrets,
     policy_errors,
     state_coverage,
@@ -70,7 +70,7 @@ class MeasurementPlan:
     window: int = 10
     tolerance: float = 0.01
     longest: int = 5000
-    ceiling_windows: int = 40
+    ceiling_windows: int = 100
     trial: ActionTrial = field(default_factory=ActionTrial)
     num_states: int = 2000
     num_near: int = 8
@@ -79,8 +79,8 @@ class MeasurementPlan:
     @classmethod
     def quick(cls, **changes: Any) -> MeasurementPlan:
         """Under 2 minutes on two cores for an agent on Hopper."""
-        quick: dict[str, Any] = {"episodes": 10, "longest": 1000, "ceiling_windows": 10, "num_states": 500}
-        return cls(**{**quick, "trial": ActionTrial(num_states=30, num_rollouts=2, num_each=1), **changes})
+        quick: dict[str, Any] = {"episodes": 10, "longest": 1000, "ceiling_windows": 30, "num_states": 500}
+        return cls(**{**quick, "trial": ActionTrial(num_states=40, num_rollouts=3, num_each=1), **changes})
 
 
 class Watcher(Protocol):
@@ -424,9 +424,9 @@ class _Subject:
             return policy_errors(self.model, space, oracle, sets, plan.num_states, self._generator(5))
         if isinstance(critic, Skipped):
             return Skipped(f"no oracle was given, and the critic cannot stand in for one: {critic.reason}")
-        if isinstance(sets.reach, Skipped):
-            return Skipped(f"no oracle was given, and the critic's own optimum needs the data: {sets.reach.reason}")
-        own = CriticsOptimum(critic, sets.reach, plan.num_near)
+        own = critics_optimum(critic, sets.reach, plan.num_near)
+        if isinstance(own, Skipped):
+            return Skipped(f"no oracle was given, and the critic's own optimum needs the data: {own.reason}")
         return policy_errors(self.model, space, own, sets, plan.num_states, self._generator(5))
 
     def _generator(self, stream: int) -> np.random.Generator:

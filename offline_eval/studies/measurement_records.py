@@ -15,7 +15,7 @@ from offline_eval.diagnostics.clustered import Estimate
 from offline_eval.diagnostics.coverage import Coverage
 from offline_eval.diagnostics.policy_error import SetError
 from offline_eval.diagnostics.q_bias import QBias
-from offline_eval.diagnostics.q_rank import ActionRank, WindowRank
+from offline_eval.diagnostics.q_rank import ActionRank, WindowRank, normal_bound
 from offline_eval.diagnostics.regret import ExtractionRegret
 from offline_eval.episodes import Evaluation
 from offline_eval.errors import InputError
@@ -145,7 +145,7 @@ class Ranks:
 
     Attributes:
         windows: along trajectories.
-        ceiling: what a perfect critic can reach against these labels, or why it is not known.
+        ceiling: tau between these labels and independent ones, or why it is not known.
         labels: the true values.
         actions: at restored states.
         plain: along the trajectories of the mean action, without entropy, where `windows` is of another target.
@@ -171,6 +171,7 @@ class Ranks:
             "shuffled": control_json(windows.shuffled),
             "clock": finite_or_none(windows.clock),
             "ceiling": ceiling.to_json(),
+            "reachable": None if isinstance(ceiling, Skipped) else reachable_json(ceiling),
             "window": windows.window,
             "num_windows": windows.num_windows,
             "num_used": windows.num_used,
@@ -353,6 +354,13 @@ class Measurement:
 def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """An estimate as plain data, None where there is none."""
     return None if estimate is None else estimate.to_json()
+
+
+def reachable_json(ceiling: Estimate) -> dict[str, Any]:
+    """What a perfect critic reaches against labels whose tau with independent ones is `ceiling` (`normal_bound`)."""
+    ends = [-1.0 if end is None else end for end in (ceiling.ci95.low, ceiling.ci95.high)]
+    value, low, high = normal_bound(np.array([ceiling.value, *ends])).tolist()
+    return {"value": value, "ci95": [low, high], "caveat": ceiling.ci95.caveat, "num_clusters": ceiling.num_clusters}
 
 
 def control_json(control: Estimate) -> dict[str, Any]:

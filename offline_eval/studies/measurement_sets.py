@@ -78,6 +78,27 @@ class CriticsOptimum:
 
 
 @dataclass(frozen=True, eq=False)
+class GreedyChoice:
+    """The oracle that a critic of discrete actions is: the best of all of them."""
+
+    critic: Critic
+    name: str = "the critic's best of all actions"
+
+    def actions(self, policy: Array, states: StateSample) -> Array:
+        """(num_states,)."""
+        space = self.critic.action_space
+        assert isinstance(space, spaces.Discrete)
+        return constrained_optimum(self.critic, states, policy, all_actions(space, len(states)))
+
+
+def critics_optimum(critic: Critic, reach: Reach | Skipped, num_near: int) -> CriticsOptimum | GreedyChoice | Skipped:
+    """What the critic itself holds for right, among the data's actions near a state or among all there are."""
+    if isinstance(critic.action_space, spaces.Discrete):
+        return GreedyChoice(critic)
+    return reach if isinstance(reach, Skipped) else CriticsOptimum(critic, reach, num_near)
+
+
+@dataclass(frozen=True, eq=False)
 class Agent:
     """An oracle that is an agent: its mean action."""
 
@@ -92,7 +113,7 @@ class Agent:
 def policy_errors(
     policy: Predictor,
     action_space: Any,
-    oracle: CriticsOptimum | Agent,
+    oracle: CriticsOptimum | GreedyChoice | Agent,
     sets: Sets,
     num_states: int,
     generator: np.random.Generator,

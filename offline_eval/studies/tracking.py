@@ -24,7 +24,14 @@ from offline_eval.studies.candidates import Reach
 from offline_eval.studies.labelling import stacked
 from offline_eval.studies.measurement import MeasurementPlan
 from offline_eval.studies.measurement_records import SCHEMA, Errors, Skipped, attempt
-from offline_eval.studies.measurement_sets import Agent, CriticsOptimum, Sets, policy_errors
+from offline_eval.studies.measurement_sets import (
+    Agent,
+    CriticsOptimum,
+    GreedyChoice,
+    Sets,
+    critics_optimum,
+    policy_errors,
+)
 from offline_eval.types import Predictor
 
 _SETS = ("train", "validation", "evaluation")
@@ -138,13 +145,17 @@ def track(
     dataset = dataset.for_spaces(observation_space, action_space)
     train, validation = dataset.split(plan.validation_fraction, plan.seed)
     name = Path(oracle).name if isinstance(oracle, str | Path) else type(oracle).__name__
-    right: Agent | CriticsOptimum
+    right: Agent | CriticsOptimum | GreedyChoice
     if oracle is not None:
         opened = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
         right = Agent(opened, name)
     else:
         last = critic_of(load_sb3(files[-1][1], env, device))
-        right = CriticsOptimum(last, Reach(train, np.random.default_rng([plan.seed, 1])), plan.num_near)
+        reach = attempt(lambda: Reach(train, np.random.default_rng([plan.seed, 1])))
+        optimum = critics_optimum(last, reach, plan.num_near)
+        if isinstance(optimum, Skipped):
+            raise InputError("oracle", "must be given for these data", None, optimum.reason)
+        right = optimum
     rows = []
     for done, (step, path) in enumerate(files):
         model = load_sb3(path, env, device)
