@@ -252,11 +252,17 @@ class _Rows:
         if row.__class__ is not np.ndarray:
             row = np.asarray(row)
         if row.dtype != self.array.dtype:
-            self.array = self.array.astype(np.result_type(self.array.dtype, row.dtype), copy=False)
+            self._widen(np.result_type(self.array.dtype, row.dtype))
         if self.length == len(self.array):
             self.array = _grown(self.array)
         self.array[self.length] = row
         self.length += 1
+
+    def _widen(self, dtype: np.dtype[Any]) -> None:
+        if dtype != self.array.dtype:
+            wider = np.empty(self.array.shape, dtype)
+            wider[: self.length] = self.filled()  # what lies behind was never written, and may not even convert
+            self.array = wider
 
     def filled(self) -> Array:
         return self.array[: self.length]
