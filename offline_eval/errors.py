@@ -10,10 +10,13 @@
     │   └── CriticError                     a critic that returns the wrong shape, or cannot be had
     ├── MissingExtra (also an ImportError)  an optional dependency is absent: the pip line that brings it
     ├── StorageError (also an OSError)      a run could not be written or read back
+    ├── NonFiniteLoss                       training met NaN or infinity: the step and the batch
     └── WorkerError                         a worker process died
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _LONGEST_VALUE = 160
 
@@ -83,6 +86,31 @@ class MissingExtra(OfflineEvalError, ImportError):
 
 class StorageError(OfflineEvalError, OSError):
     """A run could not be written or read back."""
+
+
+class NonFiniteLoss(OfflineEvalError):
+    """A loss became NaN or infinite, and training stopped.
+
+    Args:
+        step: the gradient step, counted from 1.
+        transitions: the batch, as numbers of the data set's transitions; empty where only weights were looked at.
+        broken: those of them that hold a NaN or an infinite number themselves.
+    """
+
+    def __init__(self, step: int, transitions: Sequence[int], broken: Sequence[int]) -> None:
+        self.step, self.transitions, self.broken = step, tuple(transitions), tuple(broken)
+        shown = self.broken or self.transitions
+        named = ", ".join(str(number) for number in shown[:8]) + (", ..." if len(shown) > 8 else "")
+        if self.broken:
+            text = f"transitions {named} of its batch hold NaN or infinity; `offline-eval data check` lists all of them"
+        elif self.transitions:
+            text = f"its batch is transitions {named}. They are finite: lower the learning rate, or scale the rewards"
+        else:
+            text = "what it left behind holds NaN or infinity, and is not kept"
+        super().__init__(f"the loss of gradient step {step} is not finite: {text}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.step, self.transitions, self.broken)
 
 
 class WorkerError(OfflineEvalError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -37,7 +38,7 @@ def value_parts(recipe: Recipe) -> tuple[Part, ...]:
     """The critics and what belongs to them; nothing where the recipe trains none."""
     if recipe.value is None:
         return ()
-    loss = lambda step: critic_loss(step, recipe.penalties)  # noqa: E731
+    loss = partial(critic_loss, penalties=recipe.penalties)
     return (Part(("critic", "value"), loss, targets=(("critic", "target_critic"),)),)
 
 
@@ -102,6 +103,13 @@ class Learner:
                 tensor.requires_grad_()
         self.optimizer = th.optim.Adam(groups, **{"lr": 0.0, **(adam or {})}, fused=True)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every parameter is, and what the optimiser remembers of it."""
+        parameters = [tensor for layers in self.parameters.values() for tensor in layers]
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        return all(bool(tensor.isfinite().all()) for tensor in (*parameters, *moments))
+
     def set_learning_rates(self, learning_rate: float, actor_factor: float) -> None:
         """For the steps from now on."""
         critic, actor = self.optimizer.param_groups
@@ -117,11 +125,12 @@ class Learner:
         loss, metrics = total_loss(due, self.step(batch, noise))
         tensors = trained(due, self.parameters)
         # Not every loss reads every parameter: TD3+BC has no use for the spread of its actor.
-        gradients = th.autograd.grad(loss, tensors, allow_unused=True) if tensors else ()
+        gradients: tuple[Tensor | None, ...] = th.autograd.grad(loss, tensors, allow_unused=True) if tensors else ()
 
         self.optimizer.zero_grad(set_to_none=True)
         for tensor, gradient in zip(tensors, gradients, strict=True):
-            tensor.grad = gradient
+            # The fused Adam walks over memory: a transposed gradient (of a stacked layer) would be mixed up silently.
+            tensor.grad = None if gradient is None else gradient.contiguous()
         self.optimizer.step()
 
         if number % self.recipe.policy_delay == 0:

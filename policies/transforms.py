@@ -78,7 +78,7 @@ class Standardize:
     def statistics(self, dataset: Dataset) -> Standard:
         """Over the observations in which actions were taken."""
         total = squares = np.zeros(())
-        for block in row_blocks(dataset.num_transitions):
+        for block in row_blocks(dataset.observation_rows):
             rows = flat_observations(dataset)[dataset.observation_rows[block]].astype(np.float64)
             total, squares = total + rows.sum(0), squares + np.square(rows).sum(0)
         mean = total / dataset.num_transitions

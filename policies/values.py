@@ -22,8 +22,6 @@ from offline_eval.types import Array, Predictor
 if TYPE_CHECKING:
     from offline_eval.datasets.trajectories import Dataset
 
-_PREDICT_ROWS = 4096
-
 
 def td_loss(qs: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of critics (n_critics, batch) against a target that broadcasts; a scalar, the critics summed.
@@ -204,6 +202,6 @@ class FittedQ(ValueRule):
         store, rows = dataset.store, dataset.observation_rows + 1
         parts = [
             self.policy.predict(take(store.observations, rows[block]), deterministic=self.deterministic)[0]
-            for block in row_blocks(len(rows), _PREDICT_ROWS)
+            for block in row_blocks(rows)
         ]
         return np.concatenate(parts)

@@ -1,0 +1,253 @@
+"""`OfflineAlgorithm`: a Stable-Baselines3 algorithm that fits a data set, and goes on learning online."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Self, TypedDict, Unpack
+
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import set_random_seed
+
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.errors import InputError, bare
+from offline_eval.policies.actors import ActorRule
+from offline_eval.policies.base import OfflineBase
+from offline_eval.policies.extraction import Extraction
+from offline_eval.policies.fitting import Fitting
+from offline_eval.policies.learner import Part, policy_parts, value_parts
+from offline_eval.policies.online import filled_buffer, is_stub
+from offline_eval.policies.sampling import BufferRows, Sampler
+from offline_eval.policies.snapshot import (
+    constructor_words,
+)
+from offline_eval.policies.watch import Watch
+
+
+class FitOptions(TypedDict, total=False):
+    """The rarer arguments of `fit`, `fit_value` and `extract`."""
+
+    log_interval: int
+    reset_num_timesteps: bool
+    tb_log_name: str
+
+
+class OfflineAlgorithm(OfflineBase):
+    """Learns from a data set what its recipe says, and then, if wanted, online.
+
+    It is a Stable-Baselines3 algorithm: `predict`, `save`, `load`, callbacks, loggers and `evaluate_policy` work as
+    there. Its file is one that plain `TD3.load` opens, too::
+
+        model = OfflineAlgorithm("iql", seed=0).fit(dataset, gradient_steps=20_000)
+        model.save("model")
+        model.set_env("Pendulum-v1")
+        model.learn(5_000)
+
+    Args:
+        recipe: its name (`offline_eval.policies.recipes.RECIPES`), or a `Recipe`.
+        env: to learn online in, or its id; without it the spaces come from the data.
+        learning_rate: of Adam; a number, or a function of the remaining share of the run (1 to 0).
+        buffer_size: transitions that are kept while learning online, data included.
+        learning_starts: random steps before learning online begins.
+        batch_size: transitions a gradient step.
+        tau: share of the new parameters that targets take over a step.
+        gamma: discount a step.
+        train_freq: steps (or episodes) in the environment between updates, online.
+        gradient_steps: gradient steps an update, online; -1 for as many as steps were made.
+        action_noise: exploration of a deterministic actor, online.
+        stats_window_size: episodes that online statistics are averaged over.
+        tensorboard_log: folder for TensorBoard; None for no log.
+        policy_kwargs: `net_arch`, `activation_fn` (without parameters; `LayerNormReLU` normalises), `n_critics`,
+            `optimizer_kwargs`.
+        verbose: 1 prints what is logged.
+        seed: of initial weights, batches and noise; None draws one, which a file keeps.
+        device: "cpu", "cuda" or "auto".
+
+    Raises:
+        InputError: a word that is out of range, dict or image observations, discrete or unbounded actions.
+    """
+
+    # ------------------------------------------------------------------------------------------------ offline
+
+    def fit(
+        self,
+        dataset: Dataset,
+        gradient_steps: int,
+        callback: MaybeCallback = None,
+        progress_bar: bool = False,
+        validation: Dataset | None = None,
+        **options: Unpack[FitOptions],
+    ) -> Self:
+        """Learn value and policy from a data set.
+
+        Statistics that the recipe wants (of observations, of rewards) are taken from the first data set and kept.
+
+        Args:
+            dataset: trajectories of one environment.
+            gradient_steps: how many; `num_timesteps` counts them here.
+            callback: as for `learn`, called after every gradient step.
+            progress_bar: show one (needs tqdm).
+            validation: trajectories that are kept apart; their losses are logged as `validation/...`.
+            options: `log_interval` (1000): gradient steps between two entries in the log. `reset_num_timesteps`
+                (True): False goes on with the run that a loaded file comes from, on the same data; schedules then see
+                the same total as if it had never stopped. `tb_log_name` ("fit"): of the run in TensorBoard.
+
+        Returns:
+            The algorithm itself.
+
+        Raises:
+            InputError: the data set does not fit the algorithm, or has fewer transitions than a batch.
+            NonFiniteLoss: a loss became NaN or infinite; its batch is named.
+        """
+        parts = (*value_parts(self.recipe), *policy_parts(self.recipe))
+        return self._fit(parts, dataset, gradient_steps, callback, progress_bar, validation, options)
+
+    def fit_value(
+        self,
+        dataset: Dataset,
+        gradient_steps: int,
+        callback: MaybeCallback = None,
+        progress_bar: bool = False,
+        validation: Dataset | None = None,
+        **options: Unpack[FitOptions],
+    ) -> Self:
+        """Learn the value alone; arguments as for `fit`.
+
+        Raises:
+            InputError: the recipe trains no value, or one that follows the policy.
+        """
+        rule = self.recipe.value
+        if rule is None or rule.follows_policy:
+            way_out = "" if rule is None else "its value follows the policy: call fit, which learns both"
+            raise InputError("recipe", "must have a value that is learned by itself", rule, way_out)
+        parts = value_parts(self.recipe)
+        return self._fit(parts, dataset, gradient_steps, callback, progress_bar, validation, options)
+
+    def extract(
+        self,
+        dataset: Dataset,
+        gradient_steps: int,
+        callback: MaybeCallback = None,
+        progress_bar: bool = False,
+        validation: Dataset | None = None,
+        **options: Unpack[FitOptions],
+    ) -> Self:
+        """Learn the policy alone, from the value as it is, on any data set; arguments as for `fit`.
+
+        Raises:
+            InputError: the recipe trains no policy, or there is no value yet.
+        """
+        extraction = self.recipe.extraction
+        if extraction is None:
+            raise InputError("recipe", "must have an extraction", self.recipe, "with_extraction(AWR()) gives it one")
+        if extraction.needs_value and "value" not in self.fingerprints:
+            raise InputError("model", "must have learned a value", bare("an untrained one"), "call fit_value first")
+        parts = policy_parts(self.recipe)
+        return self._fit(parts, dataset, gradient_steps, callback, progress_bar, validation, options)
+
+    def with_extraction(
+        self, extraction: Extraction, actor: ActorRule | None = None, seed: int | None = None
+    ) -> OfflineAlgorithm:
+        """The same value under a new, untrained policy: `model.with_extraction(DDPGBC()).extract(dataset, 1000)`.
+
+        Args:
+            extraction: how the policy is read out.
+            actor: of the new policy; None for the present one's kind.
+            seed: of the new policy; None for the present one's.
+        """
+        recipe = replace(self.recipe, extraction=extraction, actor=self.recipe.actor if actor is None else actor)
+        words = {**constructor_words(self), "seed": self.run_seed if seed is None else seed}
+        other = type(self)(recipe, None, **words, device=self.device)
+        other._take_spaces(self.observation_space, self.action_space)
+        for name in ("critic", "target_critic", "value"):
+            for theirs, ours in zip(other.learner.parameters[name], self.learner.parameters[name], strict=True):
+                theirs.data.copy_(ours.data)
+        other.fingerprints = {part: digest for part, digest in self.fingerprints.items() if part == "value"}
+        if self._transform is not None:
+            other.set_transform(self._transform.standard, self._transform.reward_factor)
+        return other
+
+    def _fit(
+        self,
+        parts: tuple[Part, ...],
+        dataset: Dataset,
+        gradient_steps: int,
+        callback: MaybeCallback,
+        progress_bar: bool,
+        validation: Dataset | None,
+        options: FitOptions,
+    ) -> Self:
+        if gradient_steps < 1:
+            raise InputError("gradient_steps", "must be >= 1", gradient_steps)
+        if not self._is_built:
+            self._take_spaces(dataset.observation_space, dataset.action_space)
+        dataset = dataset.for_spaces(self.observation_space, self.action_space)
+        if self._transform is None:
+            self.set_transform(self.recipe.observations.statistics(dataset), self.recipe.rewards.factor(dataset))
+        Fitting(self, parts, dataset, validation).run(gradient_steps, callback, progress_bar, **options)
+        self._dataset, self.replay_buffer = dataset, None
+        return self
+
+    def advance(self, sampler: Sampler, watch: Watch, parts: tuple[Part, ...], actor_factor: float) -> None:
+        """One gradient step; `actor_factor` scales the actor's learning rate."""
+        number = self._n_updates
+        self.learner.set_learning_rates(self.lr_schedule(self._current_progress_remaining), actor_factor)
+        batch, noise = sampler.batch(number)
+        self._n_updates += 1
+        loss, metrics = self.learner.update(batch, noise, self._n_updates, parts)
+        self._mirror.refresh()
+        self._watch = watch
+        watch.add(number, loss, metrics)
+
+    # ------------------------------------------------------------------------------------------------ online
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "learn",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Go on learning in the environment; the replay buffer begins with the data that were fitted.
+
+        Timeouts bootstrap. Statistics of observations and rewards stay those of the data, and the actor's learning rate
+        its full one. After loading a file, the buffer is empty unless `fill_buffer` was called.
+
+        Raises:
+            InputError: no environment, no data seen yet, or a value rule that cannot learn online.
+        """
+        if self.recipe.extraction is None or (self.recipe.value is not None and self.recipe.value.needs_next_actions):
+            raise InputError(
+                "recipe", "must be able to learn online", self.recipe, "the value of a given policy is learned by fit"
+            )
+        if is_stub(self.env):
+            raise InputError("env", "must be given to learn online", None, "OfflineAlgorithm(recipe, env) or set_env")
+        assert self.env is not None
+        assert self.transform is not None
+        if self.replay_buffer is None:
+            self.replay_buffer = filled_buffer(self._dataset, self.buffer_size, self.env, self.device)
+        # Action noise and random actions draw from global generators, which Stable-Baselines3 seeds when it builds.
+        if self.seed is not None and reset_num_timesteps:
+            set_random_seed(self.seed)
+            self.action_space.seed(self.seed)
+            self.env.seed(self.seed)
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def fill_buffer(self, dataset: Dataset) -> None:
+        """Give the replay buffer a data set to begin with, as `fit` does; for a model that was loaded from a file."""
+        self._dataset, self.replay_buffer = dataset.for_spaces(self.observation_space, self.action_space), None
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Make gradient steps on the replay buffer; `learn` calls this."""
+        assert self.replay_buffer is not None
+        rows = BufferRows(self.replay_buffer, self.transform, self.device)
+        sampler = Sampler(rows, self.run_seed, batch_size, self.noise_shape, self.device)
+        watch = Watch(sampler, rows)
+        parts = (*value_parts(self.recipe), *policy_parts(self.recipe))
+        for _ in range(gradient_steps):
+            self.advance(sampler, watch, parts, actor_factor=1.0)
+        watch.check()
+        for name, value in watch.means().items():
+            self.logger.record(name, value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -1,0 +1,268 @@
+"""What an offline algorithm is, before and after it learns: spaces, an environment, networks, and a file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import torch as th
+from gymnasium import Space, spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from offline_eval.datasets.space_json import space_from_json
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.environments import check_registered
+from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare
+from offline_eval.policies.building import build, check_policy_kwargs, check_spaces, check_words
+from offline_eval.policies.learner import Learner
+from offline_eval.policies.offline_policy import OfflinePolicy
+from offline_eval.policies.online import stub_environment
+from offline_eval.policies.recipes import Recipe, recipe_from_json, recipe_of
+from offline_eval.policies.sampling import Transform
+from offline_eval.policies.saving import read_algorithm, write_algorithm
+from offline_eval.policies.snapshot import (
+    arrays_of,
+    put_arrays,
+    put_counters,
+    put_states,
+    states_of,
+    td3_data,
+    words_from_json,
+    words_of,
+)
+from offline_eval.policies.td3_layout import Mirror
+from offline_eval.policies.transforms import Standard
+from offline_eval.policies.watch import Watch
+
+
+class OfflineBase(OffPolicyAlgorithm):
+    """Everything of `OfflineAlgorithm` but learning; its constructor is described there."""
+
+    policy: OfflinePolicy
+
+    def __init__(
+        self,
+        recipe: str | Recipe,
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 0,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+    ) -> None:
+        self.recipe = recipe_of(recipe)
+        check_words(batch_size=batch_size, tau=tau, gamma=gamma, learning_rate=learning_rate)
+        # The class below says that it needs an environment; the one below that takes None.
+        checked: Any = None if env is None else self._checked_environment(env)
+        super().__init__(
+            OfflinePolicy, checked, learning_rate, buffer_size, learning_starts, batch_size, tau, gamma, train_freq,
+            gradient_steps, action_noise, policy_kwargs=check_policy_kwargs(policy_kwargs),
+            stats_window_size=stats_window_size, tensorboard_log=tensorboard_log, verbose=verbose, seed=seed,
+            device=device, support_multi_env=True, sde_support=False,
+        )  # fmt: skip
+        self.run_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self.fingerprints: dict[str, str] = {}
+        self.last_metrics: dict[str, float] = {}
+        self._dataset: Dataset | None = None
+        self._transform: Transform | None = None
+        self._watch: Watch | None = None
+        self._is_built = False
+        if env is not None:
+            self._setup_model()
+
+    # ------------------------------------------------------------------------------------------------ setting up
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self._convert_train_freq()
+        assert isinstance(self.observation_space, spaces.Box)
+        assert isinstance(self.action_space, spaces.Box)
+        self.policy, parameters = build(
+            self.recipe, self.observation_space, self.action_space, self.policy_kwargs, self.lr_schedule,
+            self.run_seed, self.device,
+        )  # fmt: skip
+        self.learner = Learner(
+            self.recipe, parameters, self.policy.activation_fn(), self.gamma, self.tau,
+            self.policy_kwargs.get("optimizer_kwargs"),
+        )  # fmt: skip
+        self.policy.spread = parameters["spread"]
+        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
+        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
+        self._mirror = Mirror(self.policy, parameters, None, 1.0)
+        self._is_built = True
+
+    def _take_spaces(self, observation_space: Space[Any], action_space: Space[Any]) -> None:
+        """Build for the spaces of a data set or a file, with a stub where an environment would be."""
+        check_spaces(self.recipe, observation_space, action_space)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.env, self.n_envs = stub_environment(observation_space, action_space), 1
+        self._setup_model()
+
+    def set_transform(self, standard: Standard | None, reward_factor: float) -> None:
+        """Fix what observations and rewards are turned into; called once, with the first data set's statistics."""
+        self._transform = Transform(standard, reward_factor, self.device)
+        self._mirror = Mirror(self.policy, self.learner.parameters, standard, reward_factor)
+
+    def _checked_environment(self, env: GymEnv | str) -> GymEnv:
+        if isinstance(env, str):
+            check_registered(env)
+        made = maybe_make_env(env, 0)
+        check_spaces(self.recipe, made.observation_space, made.action_space)
+        if isinstance(made, VecEnv) and unwrap_vec_normalize(made) is not None:
+            raise InputError(
+                "env", "must not be a VecNormalize: its statistics move, and the data do not know them", made,
+                "give the environment itself, and Recipe(..., observations=Standardize())",
+            )  # fmt: skip
+        return made
+
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
+        """Give an environment to learn online in; its spaces must be those of the data.
+
+        Raises:
+            SpaceError: they are not.
+        """
+        wrapped = self._wrap_env(self._checked_environment(env), self.verbose)
+        if not self._is_built:
+            self.observation_space, self.action_space = wrapped.observation_space, wrapped.action_space
+            self.env, self.n_envs = wrapped, wrapped.num_envs
+            self._setup_model()
+            return
+        if wrapped.observation_space.shape != self.observation_space.shape:
+            raise SpaceError("env", f"must have observations of {self.observation_space}", wrapped.observation_space)
+        if wrapped.action_space != self.action_space:
+            raise SpaceError("env", f"must have actions of {self.action_space}", wrapped.action_space)
+        # The space of a data set is inferred, without bounds: the environment's own is the better one.
+        self.observation_space = wrapped.observation_space
+        for module in self.policy.modules():
+            if hasattr(module, "observation_space"):
+                vars(module)["observation_space"] = wrapped.observation_space
+        if self.n_envs != wrapped.num_envs:
+            self.n_envs, self.replay_buffer = wrapped.num_envs, None
+        super().set_env(wrapped, force_reset)
+
+    @property
+    def has_transform(self) -> bool:
+        """Whether a data set has been seen."""
+        return self._transform is not None
+
+    @property
+    def transform(self) -> Transform:
+        """What happens to observations and rewards; known once a data set has been seen."""
+        if self._transform is None:
+            raise InputError("model", "must have seen a data set", bare("an untrained one"), "call fit first")
+        return self._transform
+
+    def predict(self, *arguments: Any, **keywords: Any) -> tuple[Any, Any]:
+        """Actions in the environment's units; arguments and result as everywhere in Stable-Baselines3.
+
+        Raises:
+            InputError: nothing has been learned that acts.
+        """
+        if not self._is_built:
+            raise InputError("model", "must have networks to act", bare("an untrained one"), "call fit first")
+        return super().predict(*arguments, **keywords)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Standard normal numbers a transition that the value rule wants."""
+        rule = self.recipe.value
+        return () if rule is None else rule.noise_shape(int(np.prod(self.action_space.shape or ())))
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """State dicts of the policy and of the two optimisers that TD3 has."""
+        return states_of(self.policy, self.learner)
+
+    def set_parameters(
+        self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """Take weights from a file of any TD3 algorithm, or from a dict as `get_parameters` gives it."""
+        states = load_path_or_dict
+        if not isinstance(states, dict):
+            _, states, _ = load_from_zip_file(load_path_or_dict, load_data=False, device=device)
+        put_states(self.policy, self.learner, states, exact_match)
+        self._mirror.adopt()
+
+    def save(
+        self,
+        path: str | os.PathLike[str] | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a zip that plain `TD3.load` opens, and that `load` goes on from bit for bit.
+
+        Args:
+            path: `.zip` is added where there is no suffix. The former file stays until the new one is complete.
+            exclude: attributes of TD3 to leave out.
+            include: attributes to add to them.
+
+        Raises:
+            NonFiniteLoss: the weights are not worth keeping.
+            StorageError: the file cannot be written.
+        """
+        if not self._is_built:
+            raise InputError("model", "must have networks to save", bare("an untrained one"), "call fit first")
+        if self._watch is not None:
+            self._watch.check()
+        if not self.learner.is_finite:
+            raise NonFiniteLoss(self._n_updates, (), ())
+        write_algorithm(
+            path, td3_data(self, exclude, include), self.get_parameters(), words_of(self), arrays_of(self, self._mirror)
+        )
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | os.PathLike[str] | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        device: th.device | str = "auto",
+        *,
+        recipe: Recipe | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Open a file that `save` wrote, without unpickling anything.
+
+        Args:
+            path: of the file.
+            env: to learn online in.
+            device: "cpu", "cuda" or "auto".
+            recipe: for a file whose recipe has parts that this package does not know, or a policy to evaluate.
+            kwargs: constructor words to change. SB3's `custom_objects`, `print_system_info` and `force_reset` have
+                nothing to do here and are ignored.
+
+        Raises:
+            AgentFileError: not such a file, or a damaged one.
+        """
+        ignored = ("custom_objects", "print_system_info", "force_reset")
+        changed = {word: value for word, value in kwargs.items() if word not in ignored}
+        saved = read_algorithm(path, th.device("cpu") if device == "auto" else th.device(device))
+        words = saved.words
+        chosen = recipe_from_json(words["recipe"]) if recipe is None else recipe
+        model = cls(chosen, None, **{**words_from_json(words["constructor"]), **changed}, device=device)
+        model.run_seed = int(words["run_seed"])
+        model._take_spaces(space_from_json(words["observation_space"]), space_from_json(words["action_space"]))
+        put_states(model.policy, model.learner, saved.states, exact_match=True)
+        put_arrays(model, saved.arrays)
+        put_counters(model, words)
+        if env is not None:
+            model.set_env(env)
+        return model
