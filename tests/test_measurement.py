@@ -17,7 +17,8 @@ from offline_eval.report.measurement_table import measurement_table
 from offline_eval.studies.action_trial import ActionTrial
 from offline_eval.studies.candidates import Reach, StateSample
 from offline_eval.studies.collection import Level, collect
-from offline_eval.studies.measurement import MeasurementPlan, measure
+from offline_eval.studies.measurement import measure
+from offline_eval.studies.measurement_plan import MeasurementPlan
 from offline_eval.studies.measurement_records import Skipped
 
 TRIAL = ActionTrial(num_states=12, num_rollouts=2, num_each=1)
@@ -268,3 +269,12 @@ def test_what_a_perfect_critic_reaches_lies_above_the_ceiling(tiny_sac):
     ceiling, reachable = ranks["ceiling"], ranks["reachable"]
     assert 0.0 < ceiling["value"] < reachable["value"] < 1.0
     assert reachable["ci95"][0] <= reachable["value"] <= reachable["ci95"][1]
+
+
+def test_a_reference_agent_takes_its_own_bias_off(tiny_td3):
+    # Its own reference: the same bias on both sides, so that nothing is left.
+    bias = measure(tiny_td3, "Pendulum-v1", reference=tiny_td3, plan=PLAN).to_json()["q_bias"]
+    assert bias["normalised"]["value"] != 0.0
+    assert bias["excess"]["value"] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(InputError):
+        measure(tiny_td3, "Pendulum-v1", reference=Linear(), plan=PLAN)

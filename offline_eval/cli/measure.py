@@ -10,7 +10,7 @@ from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
     from offline_eval.cli.progress import Progress
-    from offline_eval.studies.measurement import MeasurementPlan
+    from offline_eval.studies.measurement_plan import MeasurementPlan
     from offline_eval.studies.truth import Advance
 
 HELP = "measure an agent and its critic, beside controls"
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="D", help="what the agent was trained on: a file or a folder")
     parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)")
+    parser.add_argument("--reference", metavar="FILE", help="zip of an agent whose bias is subtracted")
     add_plan(parser)
     parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, states/, report.html")
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
@@ -47,7 +48,7 @@ def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:
     """The plan that the options describe."""
     from dataclasses import replace
 
-    from offline_eval.studies.measurement import MeasurementPlan
+    from offline_eval.studies.measurement_plan import MeasurementPlan
 
     for name in ("episodes", "n_envs", "step_limit", "states", "rollouts", "hold"):
         if getattr(arguments, name) is not None:
@@ -100,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.run_folder import RunFolder, plan_to_json
     from offline_eval.studies.measurement import measure
 
-    files = [path for path in (arguments.agent, arguments.oracle, arguments.critic) if path]
+    files = [path for path in (arguments.agent, arguments.oracle, arguments.critic, arguments.reference) if path]
     names = dict(zip(files, names_of(files), strict=True))
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     folder = None
@@ -116,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "dataset": arguments.dataset,
                 "oracle": arguments.oracle,
                 "critic": arguments.critic,
+                "reference": arguments.reference,
             },
         }
         folder = RunFolder(arguments.out, asked, arguments.resume)
@@ -133,6 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
             dataset=arguments.dataset,
             oracle=arguments.oracle,
             critic=arguments.critic,
+            reference=arguments.reference,
             plan=plan,
             device=arguments.device,
             name=names[arguments.agent],

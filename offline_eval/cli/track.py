@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.progress import Progress
     from offline_eval.datasets.writing import replacing
     from offline_eval.report.measurement_table import track_table
-    from offline_eval.studies.measurement import MeasurementPlan
+    from offline_eval.studies.measurement_plan import MeasurementPlan
     from offline_eval.studies.tracking import checkpoints_in, track
 
     plan = MeasurementPlan.quick(episodes=arguments.episodes, seed=arguments.seed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +16,17 @@ from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
-from offline_eval.diagnostics.clustered import Estimate
-from offline_eval.diagnostics.q_bias import q_bias
+from offline_eval.diagnostics.q_bias import ValueSample
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
 from offline_eval.errors import CriticError
 from offline_eval.policies import critic_of, load_sb3, spaces_of, weights_hash
 from offline_eval.provenance import recipe, versions
-from offline_eval.studies.action_trial import ActionTrial, TriedActions, try_actions
 from offline_eval.studies.candidates import Reach, StateSample
-from offline_eval.studies.driving import Driver, MeanAction, NoisyAction, SoftDraws, soft_draws
-from offline_eval.studies.labelling import LabelledSteps, label_steps, stacked, window_ceiling
-from offline_eval.studies.measurement_records import Bias, Measurement, Performance, Ranks, Skipped, attempt
+from offline_eval.studies.critic_measurement import CriticMeasurement
+from offline_eval.studies.labelling import stacked
+from offline_eval.studies.measurement_plan import MeasurementPlan, Silent, Watcher
+from offline_eval.studies.measurement_records import Measurement, Performance, Skipped, attempt
 from offline_eval.studies.measurement_sets import (
     Agent,
     Sets,
@@ -36,67 +35,7 @@ from offline_eval.studies.measurement_sets import (
     policy_errors,
     state_coverage,
 )
-from offline_eval.studies.truth import Advance, Brancher, check_restorable, draw_episodes
 from offline_eval.types import Critic, Predictor
-
-_NUM_POINTS = 400
-
-
-@dataclass(frozen=True)
-class MeasurementPlan:
-    """How much is measured.
-
-    Attributes:
-        episodes: played; their seeds are `seed`, `seed + 1`, ...
-        seed: of the first episode, and of everything that is drawn.
-        n_envs: environments side by side.
-        workers: processes that play the episodes.
-        step_limit: cuts episodes; by default only where the environment has no limit.
-        window: of the rank along trajectories.
-        tolerance: share of a steady return that a label may miss.
-        longest: steps to roll on past a time limit, at most.
-        ceiling_windows: windows whose steps are labelled a second time.
-        trial: candidate actions at restored states.
-        num_states: states a set in `regret`, and with the critic's own optimum in `policy_error`.
-        num_near: the data's actions near a state.
-        validation_fraction: of the data set's steps, held out by trajectory.
-    """
-
-    episodes: int = 50
-    seed: int = 0
-    n_envs: int = 8
-    workers: int | str = "auto"
-    step_limit: int | None = None
-    window: int = 10
-    tolerance: float = 0.01
-    longest: int = 5000
-    ceiling_windows: int = 100
-    trial: ActionTrial = field(default_factory=ActionTrial)
-    num_states: int = 2000
-    num_near: int = 8
-    validation_fraction: float = 0.2
-
-    @classmethod
-    def quick(cls, **changes: Any) -> MeasurementPlan:
-        """Under 2 minutes on two cores for an agent on Hopper."""
-        quick: dict[str, Any] = {"episodes": 10, "longest": 1000, "ceiling_windows": 30, "num_states": 500}
-        return cls(**{**quick, "trial": ActionTrial(num_states=40, num_rollouts=3, num_each=1), **changes})
-
-
-class Watcher(Protocol):
-    """Told what is being done."""
-
-    def begin(self, label: str, total: int) -> Advance:
-        """A stage of `total` units; what is called with the units done."""
-        ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def begin(self, label: str, total: int) -> Advance:
-        """Nothing."""
-        return lambda count: None
 
 
 def measure(
@@ -106,6 +45,7 @@ def measure(
     dataset: Dataset | str | Path | None = None,
     oracle: Predictor | str | Path | None = None,
     critic: Any = None,
+    reference: Any = None,
     plan: MeasurementPlan | None = None,
     quick: bool = False,
     device: str = "auto",
@@ -127,6 +67,7 @@ def measure(
         oracle: whose actions are right: an agent or its file; the critic's own optimum within the data's reach if left
             out.
         critic: a `Critic`, an agent or its file; the model's own if left out.
+        reference: an agent or its file, with a critic; its bias on its own episodes is subtracted in `q_bias`.
         plan: how much; `MeasurementPlan()` or, with `quick`, `MeasurementPlan.quick()` if left out.
         quick: less of everything.
         device: where files are loaded.
@@ -143,10 +84,14 @@ def measure(
     """
     plan = plan or (MeasurementPlan.quick() if quick else MeasurementPlan())
     names = {"agent": name or _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
+    names["reference"] = _name(reference)
     model = _opened(model, env, device)
     subject = _Subject(model, env, _critic(critic, model, env, device), plan, watcher or Silent(), rollouts)
     if oracle is not None:
         subject.oracle = Agent(_opened(oracle, env, device), names["oracle"] or "an agent")
+    if reference is not None:
+        subject.reference = _opened(reference, env, device)
+        critic_of(subject.reference)  # refused here, and not after minutes
     if dataset is not None:
         observation_space, action_space = spaces_of(env)
         if isinstance(dataset, Dataset):
@@ -195,13 +140,6 @@ def _critic(critic: Any, model: Any, env: EnvironmentLike, device: str) -> Criti
         return Skipped(str(error))
 
 
-class _Target(NamedTuple):
-    """The steps whose labels are what the critic estimates, and the ceiling of their rank."""
-
-    steps: LabelledSteps
-    ceiling: Estimate | Skipped
-
-
 class _Subject:
     """An agent being measured."""
 
@@ -217,6 +155,7 @@ class _Subject:
         self.model, self.env, self.critic, self.plan, self.watcher = model, env, critic, plan, watcher
         self.rollouts = None if rollouts is None else Path(rollouts)
         self.oracle: Agent | None = None
+        self.reference: Any = None
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
 
@@ -265,25 +204,46 @@ class _Subject:
         self, critic: Critic, visited: list[LoggedEpisode], sets: Sets, sections: dict[str, Any]
     ) -> None:
         plan = self.plan
+        measuring = CriticMeasurement(self.model, self.env, critic, plan, self.watcher, self.rollouts)
         with ExitStack() as stack:
-            brancher = attempt(lambda: stack.enter_context(self._brancher(visited)))
+            brancher = attempt(lambda: stack.enter_context(measuring.brancher(visited)))
             if isinstance(brancher, Skipped):
                 self.notes.append(f"nothing was rolled out from restored states: {brancher.reason}")
             with self._timed("labels"):
-                plain = self._plain(critic, visited, brancher)
-                target = self._target(critic, visited, plain, brancher)
+                plain = measuring.plain(visited, brancher)
+                target = measuring.target(visited, plain, brancher)
             with self._timed("action_trial"):
-                tried = brancher if isinstance(brancher, Skipped) else self._trial(critic, visited, brancher, sets)
-        sections["q_bias"] = target if isinstance(target, Skipped) else attempt(lambda: self._bias(target, plain))
-        sections["q_rank"] = (
-            target if isinstance(target, Skipped) else attempt(lambda: self._rank(target, plain, tried))
-        )
+                tried = brancher if isinstance(brancher, Skipped) else measuring.trial(visited, brancher, sets)
+        if isinstance(target, Skipped):
+            sections["q_bias"] = sections["q_rank"] = target
+        else:
+            reference = self._reference_sample()
+            sections["q_bias"] = attempt(lambda: measuring.bias(target, plain, reference))
+            sections["q_rank"] = attempt(lambda: measuring.rank(target, plain, tried))
         with self._timed("regret"):
             sections["regret"] = attempt(
                 lambda: extraction_regrets(
                     self.model, critic, sets, plan.num_states, plan.num_near, self._generator(4), tried
                 )
             )
+
+    def _reference_sample(self) -> ValueSample | None:
+        """A reference agent's values beside its own truth, on its own episodes."""
+        if self.reference is None:
+            return None
+        critic: Critic = critic_of(self.reference)
+        other = _Subject(self.reference, self.env, critic, self.plan, self.watcher, None)
+        plan = replace(self.plan, ceiling_windows=1)
+        measuring = CriticMeasurement(self.reference, self.env, critic, plan, self.watcher)
+        with self._timed("reference"), TemporaryDirectory() as temporary, ExitStack() as stack:
+            other.play(Path(temporary) / "states", (), None)
+            visited = list(open_log(Path(temporary) / "states"))
+            brancher = attempt(lambda: stack.enter_context(measuring.brancher(visited)))
+            target = measuring.target(visited, measuring.plain(visited, brancher), brancher)
+        if isinstance(target, Skipped):
+            self.notes.append(f"the reference could not be labelled: {target.reason}")
+            return None
+        return target.steps.sample
 
     def _sets(self, dataset: Dataset | None, visited: StateSample) -> Sets:
         if dataset is None:
@@ -298,124 +258,6 @@ class _Subject:
             "trained on them is not known"
         )
         return Sets(train, validation, visited, attempt(lambda: Reach(train, self._generator(1))))
-
-    def _brancher(self, episodes: list[LoggedEpisode]) -> Brancher:
-        brancher = Brancher(self.env, episodes, kept=self._folder("visited"))
-        check_restorable(brancher)
-        return brancher
-
-    def _folder(self, name: str) -> Path | None:
-        return None if self.rollouts is None else self.rollouts / name
-
-    def _plain(
-        self, critic: Critic, visited: list[LoggedEpisode], brancher: Brancher | Skipped
-    ) -> LabelledSteps | Skipped:
-        advance = self.watcher.begin("past the time limit", len(visited))
-        usable = None if isinstance(brancher, Skipped) else brancher
-        options = {"tolerance": self.plan.tolerance, "longest": self.plan.longest}
-        return attempt(
-            lambda: label_steps(critic, MeanAction(self.model), visited, usable, advance=advance, **options)  # type: ignore[arg-type]
-        )
-
-    def _target(
-        self,
-        critic: Critic,
-        visited: list[LoggedEpisode],
-        plain: LabelledSteps | Skipped,
-        brancher: Brancher | Skipped,
-    ) -> _Target | Skipped:
-        draws = soft_draws(self.model) if critic.soft else None
-        usable = None if isinstance(brancher, Skipped) else brancher
-        if draws is None:
-            return plain if isinstance(plain, Skipped) else _Target(plain, self._ceiling(plain, usable))
-        plan = self.plan
-        drawn = attempt(
-            lambda: draw_episodes(
-                draws,
-                self.env,
-                EpisodePlan.seeded(plan.episodes, plan.seed),
-                self.watcher.begin("draws with entropy", plan.episodes),
-                step_limit=plan.step_limit,
-            )
-        )
-        if isinstance(drawn, Skipped):
-            return plain if isinstance(plain, Skipped) else _Target(plain, self._ceiling(plain, usable))
-        episodes = [part.episode for part in drawn]
-        with Brancher(self.env, episodes, kept=self._folder("drawn")) as own:
-            steps = attempt(
-                lambda: label_steps(
-                    critic,
-                    draws,
-                    episodes,
-                    None if usable is None else own,
-                    bonuses=[part.bonuses for part in drawn],
-                    tolerance=plan.tolerance,
-                    longest=plan.longest,
-                    advance=self.watcher.begin("draws past the time limit", len(episodes)),
-                )
-            )
-            if isinstance(steps, Skipped):
-                return steps
-            return _Target(steps, self._ceiling(steps, None if usable is None else own))
-
-    def _ceiling(self, steps: LabelledSteps, brancher: Brancher | None) -> Estimate | Skipped:
-        plan = self.plan
-        return attempt(
-            lambda: window_ceiling(
-                steps,
-                brancher,
-                self._generator(2),
-                window=plan.window,
-                num_windows=plan.ceiling_windows,
-                num_steps=plan.longest,
-                advance=self.watcher.begin("second labels", plan.ceiling_windows * plan.window),
-            )
-        )
-
-    def _trial(
-        self, critic: Critic, visited: list[LoggedEpisode], brancher: Brancher, sets: Sets
-    ) -> TriedActions | Skipped:
-        driver = self._continuation(critic)
-        return attempt(
-            lambda: try_actions(
-                self.model,
-                critic,
-                driver,
-                visited,
-                brancher,
-                self.plan.trial,
-                self._generator(3),
-                reach=None if isinstance(sets.reach, Skipped) else sets.reach,
-                soft=isinstance(driver, SoftDraws),
-                begin=lambda total: self.watcher.begin("candidate actions", total),
-            )
-        )
-
-    def _continuation(self, critic: Critic) -> Driver:
-        """What goes on after a candidate action: what the critic values, with some noise where that has none."""
-        draws = soft_draws(self.model) if critic.soft else None
-        if draws is not None:
-            return draws
-        is_box = hasattr(critic.action_space, "low")
-        return NoisyAction(self.model, critic.action_space) if is_box else MeanAction(self.model)
-
-    def _bias(self, target: _Target, plain: LabelledSteps | Skipped) -> Bias:
-        generator, sample = self._generator(7), target.steps.sample
-        rows = np.sort(generator.permutation(len(sample.q))[:_NUM_POINTS])
-        other = None if isinstance(plain, Skipped) or plain is target.steps else q_bias(plain.sample, generator)
-        points = np.stack([sample.q[rows], sample.truth[rows]], axis=1)
-        return Bias(q_bias(sample, generator), target.steps.record, points, other)
-
-    def _rank(self, target: _Target, plain: LabelledSteps | Skipped, tried: TriedActions | Skipped) -> Ranks:
-        window = self.plan.window
-        actions = tried if isinstance(tried, Skipped) else attempt(lambda: tried.rank(self._generator(8)))
-        other = None
-        if not isinstance(plain, Skipped) and plain is not target.steps:
-            found = attempt(lambda: plain.rank(self._generator(9), window))
-            other = None if isinstance(found, Skipped) else found
-        ranks = target.steps.rank(self._generator(9), window)
-        labels = None if other is None or isinstance(plain, Skipped) else plain.record
-        return Ranks(ranks, target.ceiling, target.steps.record, actions, other, labels)
 
     def _errors(self, sets: Sets) -> Any:
         plan, critic, oracle = self.plan, self.critic, self.oracle

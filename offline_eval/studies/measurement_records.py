@@ -15,17 +15,17 @@ from offline_eval.diagnostics.clustered import Estimate
 from offline_eval.diagnostics.coverage import Coverage
 from offline_eval.diagnostics.policy_error import SetError
 from offline_eval.diagnostics.q_bias import QBias
-from offline_eval.diagnostics.q_rank import ActionRank, WindowRank, normal_bound
+from offline_eval.diagnostics.q_rank import ActionRank, WindowRank
 from offline_eval.diagnostics.regret import ExtractionRegret
 from offline_eval.episodes import Evaluation
 from offline_eval.errors import InputError
 from offline_eval.stats.samples import finite_or_none
+from offline_eval.studies.measurement_json import NUM_BINS, control_json, estimate_json, reachable_json, tau_histogram
 from offline_eval.types import Array
 
 SCHEMA = 1
 """Of the JSON: grows when a key changes its meaning or goes away."""
 
-_NUM_BINS = 20
 T = TypeVar("T")
 
 
@@ -67,12 +67,9 @@ class Performance:
             "notes": list(evaluation.notes),
         }
         if evaluation.successes is not None:
-            result["success"] = dict(zip(("rate", "n"), _rate(evaluation.successes), strict=True))
+            succeeded, told = evaluation.successes
+            result["success"] = {"rate": succeeded / told, "n": told}
         return result
-
-
-def _rate(successes: tuple[int, int]) -> tuple[float, int]:
-    return successes[0] / successes[1], successes[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +309,7 @@ class Cover:
         """Ratio, share outside, drift over the time step, and both histograms of distances over the same bins."""
         found = self.coverage
         highest = max(float(found.visited_distances.max()), float(found.validation_distances.max()), 1e-12)
-        edges = np.linspace(0.0, highest, 2 * _NUM_BINS + 1)
+        edges = np.linspace(0.0, highest, 2 * NUM_BINS + 1)
         return {
             "ratio": estimate_json(found.ratio),
             "share_outside": estimate_json(found.share_outside),
@@ -349,26 +346,3 @@ class Measurement:
             **{name: getattr(self, name).to_json() for name in sections},
             "manifest": dict(self.manifest),
         }
-
-
-def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
-    """An estimate as plain data, None where there is none."""
-    return None if estimate is None else estimate.to_json()
-
-
-def reachable_json(ceiling: Estimate) -> dict[str, Any]:
-    """What a perfect critic reaches against labels whose tau with independent ones is `ceiling` (`normal_bound`)."""
-    ends = [-1.0 if end is None else end for end in (ceiling.ci95.low, ceiling.ci95.high)]
-    value, low, high = normal_bound(np.array([ceiling.value, *ends])).tolist()
-    return {"value": value, "ci95": [low, high], "caveat": ceiling.ci95.caveat, "num_clusters": ceiling.num_clusters}
-
-
-def control_json(control: Estimate) -> dict[str, Any]:
-    """A control's mean and its range."""
-    return {"value": finite_or_none(control.value), "range": control.ci95.to_json()}
-
-
-def tau_histogram(taus: Array) -> dict[str, list[float]]:
-    """Counts of tau in equal bins over [-1, 1]."""
-    counts, edges = np.histogram(taus, bins=_NUM_BINS, range=(-1.0, 1.0))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}

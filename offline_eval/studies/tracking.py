@@ -22,7 +22,7 @@ from offline_eval.policies import critic_of, load_sb3, spaces_of, weights_hash
 from offline_eval.provenance import versions
 from offline_eval.studies.candidates import Reach
 from offline_eval.studies.labelling import stacked
-from offline_eval.studies.measurement import MeasurementPlan
+from offline_eval.studies.measurement_plan import MeasurementPlan
 from offline_eval.studies.measurement_records import SCHEMA, Errors, Skipped, attempt
 from offline_eval.studies.measurement_sets import (
     Agent,

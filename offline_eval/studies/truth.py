@@ -7,7 +7,6 @@ actions differ by the action and not by luck.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,12 +20,14 @@ from gymnasium.wrappers import TimeLimit
 from offline_eval.batching import take
 from offline_eval.datasets.recorder import EpisodeRecorder, LoggedEpisode
 from offline_eval.datasets.restoring import return_to
-from offline_eval.datasets.writing import replacing
-from offline_eval.diagnostics.returns import EpisodeRewards, discounted_sums, soft_rewards
+from offline_eval.diagnostics.returns import EpisodeRewards, soft_rewards
 from offline_eval.environments import EnvironmentLike, environment_factory
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError, bare
 from offline_eval.simulator import simulator_of
+from offline_eval.studies.branches import Branch as Branch
+from offline_eval.studies.branches import Rollout as Rollout
+from offline_eval.studies.branches import fingerprint, read_rollouts, write_rollouts
 from offline_eval.studies.driving import Driver
 from offline_eval.types import Array
 
@@ -36,50 +37,6 @@ Advance = Callable[[int], None]
 _NO_LIMIT = 10**9
 _DRAW_STREAM, _STEP_LIMIT = 0xD4A3, 10_000
 _CHUNK = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """A rollout to be made.
-
-    Attributes:
-        episode: position of the logged episode that it starts in.
-        step: from 0 to the episode's length.
-        seed: of its noise; branches with the same seed share it.
-        num_steps: at most so many.
-        action: the first action, in the environment's units; None leaves it to the driver.
-        hold: for how many steps `action` is repeated.
-        noise_offset: steps of the noise that were passed over: branches at neighbouring steps that share a seed share
-            their noise by the clock of the episode.
-    """
-
-    episode: int
-    step: int
-    seed: tuple[int, ...]
-    num_steps: int
-    action: Array | None = None
-    hold: int = 1
-    noise_offset: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Rollout:
-    """What a branch paid.
-
-    Attributes:
-        rewards: (num_steps,).
-        bonuses: (num_steps,) entropy bonuses of the actions; 0 for an action that was given.
-        terminated: whether the environment ended it.
-    """
-
-    rewards: Array
-    bonuses: Array
-    terminated: bool
-
-    def value(self, gamma: float, soft: bool = False) -> float:
-        """The discounted return; with later bonuses where `soft`."""
-        rewards = soft_rewards(self.rewards, self.bonuses, gamma) if soft else self.rewards
-        return float(discounted_sums(rewards, gamma))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +101,14 @@ class Brancher:
         rollouts: list[Rollout] = []
         for start in range(0, len(branches), _CHUNK):
             part = branches[start : start + _CHUNK]
-            path = self._kept / f"{_fingerprint(driver, part)}.npz"
+            path = self._kept / f"{fingerprint(driver.label, part)}.npz"
             if path.exists():
-                found = _read_rollouts(path)
+                found = read_rollouts(path)
                 if advance is not None:
                     advance(len(found))
             else:
                 found = self._roll(driver, part, advance)
-                _write_rollouts(path, found)
+                write_rollouts(path, found)
             rollouts += found
         return rollouts
 
@@ -325,34 +282,6 @@ def without_time_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
             part._max_episode_steps = _NO_LIMIT
         part = part.env
     return env
-
-
-def _fingerprint(driver: Driver, branches: Sequence[Branch]) -> str:
-    """Names what was asked for; the policy's weights are the run's own business."""
-    digest = hashlib.sha256(driver.label.encode())
-    for branch in branches:
-        numbers = (branch.episode, branch.step, branch.seed, branch.num_steps, branch.hold, branch.noise_offset)
-        digest.update(repr(numbers).encode())
-        digest.update(b"" if branch.action is None else np.ascontiguousarray(branch.action).tobytes())
-    return digest.hexdigest()[:24]
-
-
-def _write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            lengths=[len(rollout.rewards) for rollout in rollouts],
-            rewards=np.concatenate([rollout.rewards for rollout in rollouts]),
-            bonuses=np.concatenate([rollout.bonuses for rollout in rollouts]),
-            terminated=[rollout.terminated for rollout in rollouts],
-        )
-
-
-def _read_rollouts(path: Path) -> list[Rollout]:
-    with np.load(path, allow_pickle=False) as file:
-        ends = np.cumsum(file["lengths"])[:-1]
-        parts = zip(np.split(file["rewards"], ends), np.split(file["bonuses"], ends), file["terminated"], strict=True)
-        return [Rollout(rewards, bonuses, bool(terminated)) for rewards, bonuses, terminated in parts]
 
 
 def _single_factory(env: EnvironmentLike) -> Callable[[], Any]:
