@@ -11,15 +11,19 @@ import torch as th
 from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Opaque, exact_q, limited
 
 from offline_eval.datasets.arrays import from_trajectories
+from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import DatasetError, InputError, SpaceError
 from offline_eval.policies import critic_of
 from offline_eval.report.measurement_table import measurement_table
 from offline_eval.studies.action_trial import ActionTrial
 from offline_eval.studies.candidates import Reach, StateSample
 from offline_eval.studies.collection import Level, collect
+from offline_eval.studies.driving import MeanAction, NoisyAction
+from offline_eval.studies.labelling import label_steps, window_ceiling
 from offline_eval.studies.measurement import measure
 from offline_eval.studies.measurement_plan import MeasurementPlan
 from offline_eval.studies.measurement_records import Skipped
+from offline_eval.studies.truth import Brancher, draw_episodes
 
 TRIAL = ActionTrial(num_states=12, num_rollouts=2, num_each=1)
 PLAN = MeasurementPlan(episodes=8, ceiling_windows=4, num_states=200, workers=1, trial=TRIAL)
@@ -264,11 +268,21 @@ def test_skipped_is_one_key():
     assert Skipped("no data").to_json() == {"skipped": "no data"}
 
 
-def test_what_a_perfect_critic_reaches_lies_above_the_ceiling(tiny_sac):
-    ranks = measure(tiny_sac, "Pendulum-v1", plan=PLAN).to_json()["q_rank"]
-    ceiling, reachable = ranks["ceiling"], ranks["reachable"]
-    assert 0.0 < ceiling["value"] < reachable["value"] < 1.0
-    assert reachable["ci95"][0] <= reachable["value"] <= reachable["ci95"][1]
+def test_the_ceiling_is_that_of_labels_with_another_future():
+    # The critic knows all that can be known of the step; what noise does after it caps its tau, and labels that share
+    # the window but not the future agree better than it does.
+    policy, driver = Linear(), NoisyAction(Linear(), LinearQuadratic.action_space, 1.0)
+    episodes = [part.episode for part in draw_episodes(driver, limited(), EpisodePlan.seeded(10))]
+    with Brancher(limited(), episodes) as brancher:
+        steps = label_steps(critic(), driver, episodes, brancher)
+        generator = np.random.default_rng(0)
+        noisy = window_ceiling(steps, brancher, generator, window=10, num_windows=80, num_steps=60)
+        exact = label_steps(critic(), MeanAction(policy), episodes, brancher)
+        certain = window_ceiling(exact, brancher, generator, window=10, num_windows=80, num_steps=60)
+    assert certain.value == 1.0
+    assert 0.3 < noisy.value < 1.0
+    assert steps.rank(generator, 10).tau.value < noisy.value
+    assert isinstance(window_ceiling(steps, None, generator, window=10, num_windows=8, num_steps=60), Skipped)
 
 
 def test_a_reference_agent_takes_its_own_bias_off(tiny_td3):

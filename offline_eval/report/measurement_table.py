@@ -73,8 +73,7 @@ def _q_rank(record: Record) -> list[str]:
         (f"tau over windows of {record['window']}", _interval(record["window_tau"], record)),
         ("  labels shuffled", _range(shuffled)),
         ("  a clock", _number(record["clock"])),
-        ("  ceiling: two sets of labels", "not known" if "skipped" in ceiling else _estimate(ceiling)),
-        ("  reachable by a perfect critic", _estimate(record["reachable"])),
+        ("  ceiling", "not known" if "skipped" in ceiling else _estimate(ceiling)),
     ]
     if record["plain"]:
         cells.append(("  without entropy", _interval(record["plain"]["window_tau"], record["plain"])))

@@ -128,7 +128,8 @@ class CriticMeasurement:
                 window=plan.window,
                 num_windows=plan.ceiling_windows,
                 num_steps=plan.longest,
-                advance=self.watcher.begin("second labels", plan.ceiling_windows * plan.window),
+                tolerance=plan.tolerance,
+                advance=self.watcher.begin("second labels", plan.ceiling_windows),
             )
         )
 

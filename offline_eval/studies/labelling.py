@@ -133,13 +133,16 @@ def window_ceiling(
     window: int,
     num_windows: int,
     num_steps: int,
+    tolerance: float = 0.01,
     advance: Advance | None = None,
 ) -> Estimate | Skipped:
-    """Tau between the labels and a second, independent set of them on some windows.
+    """Tau between the labels of some windows and a second set of them, with another future after the window.
 
-    A driver without noise in a simulator that repeats itself has exact labels: the ceiling is 1. Branches of a window
-    share their noise by the clock. Even so they are noisier than the labels, which share one future: a perfect critic
-    reaches more than this (`normal_bound` says how much where all noise is equal), and a good one may exceed it.
+    The steps of a window and what they paid stay as they were logged, since it is these that are ranked; from the last
+    one's action on everything is drawn again. (Labels with a future of their own for each step are no second set of the
+    same kind: those of a trajectory share one, and differ by far less noise.) What was drawn inside the window is thus
+    counted as known, so that a perfect critic reaches somewhat less than this. A driver without noise in a simulator
+    that repeats itself has exact labels: the ceiling is 1.
     """
     if brancher is None:
         return Skipped("each step has one label only, and states cannot be restored to roll another")
@@ -150,22 +153,25 @@ def window_ceiling(
     if len(starts) == 0:
         raise InputError("window", "must fit into the labelled steps", window)
     chosen = np.sort(generator.choice(starts, min(num_windows, len(starts)), replace=False))
-    rows = (chosen[:, None] + np.arange(window)).ravel()
+    labels, gamma = steps.labels, steps.labels.gamma
+    last = chosen + window - 1
     branches = [
         Branch(
-            episode=int(steps.labels.episodes[row]),
-            step=int(steps.labels.steps[row]),
-            seed=(_CEILING_STREAM, number // window),
-            num_steps=min(num_steps, horizon(0.01, steps.labels.gamma)),
-            action=steps.episodes[steps.labels.episodes[row]].actions[steps.labels.steps[row]],
-            noise_offset=number % window,
+            episode=int(labels.episodes[row]),
+            step=int(labels.steps[row]),
+            seed=(_CEILING_STREAM, number),
+            num_steps=min(num_steps, horizon(tolerance, gamma)),
+            action=steps.episodes[labels.episodes[row]].actions[labels.steps[row]],
         )
-        for number, row in enumerate(rows)
+        for number, row in enumerate(last)
     ]
-    rollouts = brancher.roll(steps.driver, branches, advance)
-    second = [rollout.value(steps.labels.gamma, steps.soft) for rollout in rollouts]
-    first = steps.labels.values[rows]
-    taus = row_taus(first.reshape(-1, window), np.reshape(second, (-1, window)))
+    first = labels.values[chosen[:, None] + np.arange(window)]
+    second = np.empty_like(first)
+    second[:, -1] = [rollout.value(gamma, steps.soft) for rollout in brancher.roll(steps.driver, branches, advance)]
+    for place in range(window - 2, -1, -1):
+        paid = first[:, place] - gamma * first[:, place + 1]
+        second[:, place] = paid + gamma * second[:, place + 1]
+    taus = row_taus(first, second)
     defined = np.isfinite(taus)
     if not defined.any():
         raise InputError("window", "must hold labels that vary", bare("constant labels in every window"))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from offline_eval.diagnostics.clustered import Estimate
-from offline_eval.diagnostics.q_rank import normal_bound
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.types import Array
 
@@ -18,13 +17,6 @@ NUM_BINS = 20
 def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """An estimate as plain data, None where there is none."""
     return None if estimate is None else estimate.to_json()
-
-
-def reachable_json(ceiling: Estimate) -> dict[str, Any]:
-    """What a perfect critic reaches against labels whose tau with independent ones is `ceiling` (`normal_bound`)."""
-    ends = [-1.0 if end is None else end for end in (ceiling.ci95.low, ceiling.ci95.high)]
-    value, low, high = normal_bound(np.array([ceiling.value, *ends])).tolist()
-    return {"value": value, "ci95": [low, high], "caveat": ceiling.ci95.caveat, "num_clusters": ceiling.num_clusters}
 
 
 def control_json(control: Estimate) -> dict[str, Any]:

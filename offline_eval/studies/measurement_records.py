@@ -20,7 +20,7 @@ from offline_eval.diagnostics.regret import ExtractionRegret
 from offline_eval.episodes import Evaluation
 from offline_eval.errors import InputError
 from offline_eval.stats.samples import finite_or_none
-from offline_eval.studies.measurement_json import NUM_BINS, control_json, estimate_json, reachable_json, tau_histogram
+from offline_eval.studies.measurement_json import NUM_BINS, control_json, estimate_json, tau_histogram
 from offline_eval.types import Array
 
 SCHEMA = 1
@@ -142,7 +142,7 @@ class Ranks:
 
     Attributes:
         windows: along trajectories.
-        ceiling: tau between these labels and independent ones, or why it is not known.
+        ceiling: tau between these labels and those with another future after the window, or why it is not known.
         labels: the true values.
         actions: at restored states.
         plain: along the trajectories of the mean action, without entropy, where `windows` is of another target.
@@ -168,7 +168,6 @@ class Ranks:
             "shuffled": control_json(windows.shuffled),
             "clock": finite_or_none(windows.clock),
             "ceiling": ceiling.to_json(),
-            "reachable": None if isinstance(ceiling, Skipped) else reachable_json(ceiling),
             "window": windows.window,
             "num_windows": windows.num_windows,
             "num_used": windows.num_used,
