@@ -4,26 +4,27 @@ The names of the quick start are loaded when they are first used (PEP 562), so t
 nothing: `from offline_eval import OPEX` imports torch, `import offline_eval` does not.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from offline_eval.lazy import lazy_names
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "EpisodePlan": "offline_eval.episodes",
-    "evaluate": "offline_eval.episodes",
-    "steer": "offline_eval.studies.steering",
-    "compare": "offline_eval.studies.comparison",
-    "load_sb3": "offline_eval.policies",
-    "critic_of": "offline_eval.policies",
-    "OPEX": "offline_eval.wrappers",
-    "BestOfN": "offline_eval.wrappers",
-    "RandomDirection": "offline_eval.wrappers",
-    "MultiplyAction": "offline_eval.wrappers",
-    "Placebo": "offline_eval.wrappers",
-    "SteerAction": "offline_eval.wrappers",
-    "SteeredPolicy": "offline_eval.wrappers",
-    "StateLogger": "offline_eval.wrappers",
+    "EpisodePlan": "episodes",
+    "evaluate": "episodes",
+    "steer": "studies.steering",
+    "compare": "studies.comparison",
+    "load_sb3": "policies",
+    "critic_of": "policies",
+    "OPEX": "wrappers",
+    "BestOfN": "wrappers",
+    "RandomDirection": "wrappers",
+    "MultiplyAction": "wrappers",
+    "Placebo": "wrappers",
+    "SteerAction": "wrappers",
+    "SteeredPolicy": "wrappers",
+    "StateLogger": "wrappers",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -44,12 +45,4 @@ if TYPE_CHECKING:
     from offline_eval.wrappers import SteerAction as SteerAction
     from offline_eval.wrappers import SteeredPolicy as SteeredPolicy
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

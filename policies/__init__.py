@@ -1,18 +1,19 @@
 """What yields an action or a value: agents opened from files, critics, normalisation."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from offline_eval.lazy import lazy_names
+
 _HOME = {
-    "load_sb3": "offline_eval.policies.loading",
-    "spaces_of": "offline_eval.policies.loading",
-    "critic_of": "offline_eval.policies.critics",
-    "QCritic": "offline_eval.policies.critics",
-    "Normalized": "offline_eval.policies.normalization",
-    "Statistics": "offline_eval.policies.normalization",
-    "find_vecnormalize": "offline_eval.policies.normalization",
-    "read_vecnormalize": "offline_eval.policies.vecnormalize_file",
-    "weights_hash": "offline_eval.policies.fingerprint",
+    "load_sb3": "loading",
+    "spaces_of": "loading",
+    "critic_of": "critics",
+    "QCritic": "critics",
+    "Normalized": "normalization",
+    "Statistics": "normalization",
+    "find_vecnormalize": "normalization",
+    "read_vecnormalize": "vecnormalize_file",
+    "weights_hash": "fingerprint",
 }
 
 __all__ = list(_HOME)
@@ -28,13 +29,4 @@ if TYPE_CHECKING:
     from offline_eval.policies.normalization import find_vecnormalize as find_vecnormalize
     from offline_eval.policies.vecnormalize_file import read_vecnormalize as read_vecnormalize
 
-
-def __getattr__(name: str) -> object:
-    # torch and SB3 take seconds to import: only what is used is loaded (PEP 562).
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -7,8 +7,9 @@ hosts where it is done: `SteerAction` around a `gymnasium.Env`, its namesakes in
 Names are loaded when they are first used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from offline_eval.lazy import lazy_names
 
 _HOME = {
     "OPEX": "steering",
@@ -51,12 +52,4 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.steering import BestOfN as BestOfN
     from offline_eval.wrappers.steering import GaussianProposal as GaussianProposal
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -7,8 +7,9 @@ brings an environment back to any step of a logged episode.
 Names are loaded when they are first used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from offline_eval.lazy import lazy_names
 
 _HOME = {
     "Dataset": "trajectories",
@@ -47,12 +48,4 @@ if TYPE_CHECKING:
     from offline_eval.datasets.restoring import return_to as return_to
     from offline_eval.datasets.trajectories import Dataset as Dataset
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
