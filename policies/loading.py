@@ -28,6 +28,7 @@ from offline_eval.policies.agent_file import AgentFile, Pickled, SpaceInFile, re
 from offline_eval.policies.identity import algorithm_of, policy_of
 from offline_eval.policies.legacy import modern_weights
 from offline_eval.policies.normalization import Normalized, find_vecnormalize
+from offline_eval.policies.saving import is_offline_algorithm
 from offline_eval.policies.vecnormalize_file import read_vecnormalize
 
 
@@ -41,9 +42,10 @@ def load_sb3(
 ) -> BaseAlgorithm | Normalized:
     """Open a Stable-Baselines3 or sb3-contrib agent to evaluate it; nothing that is pickled in the file is run.
 
-    SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C (TRPO and RecurrentPPO too), saved by 0.8 or later; the file says
-    which. The agent has its weights, critics included, and the file's numbers (`gamma`, `learning_rate`, ...). It has
-    no environment, no replay buffer to speak of and fresh optimisers: to go on training, use SB3's own `load`.
+    SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C (TRPO and RecurrentPPO too), saved by 0.8 or later, or an
+    `OfflineAlgorithm`; the file says which. The agent has its weights, critics included, and the file's numbers
+    (`gamma`, `learning_rate`, ...). It has no environment, no replay buffer to speak of and, unless this package wrote
+    the file, fresh optimisers: to go on training, use SB3's own `load`.
     The global random generators stay as they were.
 
     Args:
@@ -73,13 +75,17 @@ def load_sb3(
             "once is enough",
         )
     file = read_agent_file(path)
-    algorithm = algorithm_of(file)
     with _quiet():
         observation_space = _channels_first(observation_space)
         _check_spaces(file, env, observation_space, action_space)
-        policy_class, policy_kwargs = policy_of(file, algorithm, trust)
-        model = _build(file, algorithm, policy_class, policy_kwargs, observation_space, action_space, device)
-        _give_weights(file, model)
+        model: BaseAlgorithm
+        if is_offline_algorithm(path):
+            model = _offline_algorithm(path, device)
+        else:
+            algorithm = algorithm_of(file)
+            policy_class, policy_kwargs = policy_of(file, algorithm, trust)
+            model = _build(file, algorithm, policy_class, policy_kwargs, observation_space, action_space, device)
+            _give_weights(file, model)
     return model if normalize is None else Normalized(model, read_vecnormalize(normalize))
 
 
@@ -104,6 +110,16 @@ def spaces_of(env: EnvironmentLike) -> tuple[Space[Any], Space[Any]]:
             return spaces_of(made)
         finally:
             made.close()
+
+
+def _offline_algorithm(path: str | os.PathLike[str], device: str | th.device) -> BaseAlgorithm:
+    """What this package trained: it is a TD3 to others, but may act otherwise (noise, the best of N candidates)."""
+    from offline_eval.policies.algorithm import OfflineAlgorithm
+
+    with th.random.fork_rng(devices=[]):
+        model = OfflineAlgorithm.load(path, device=device, verbose=0, tensorboard_log=None)
+    model.policy.set_training_mode(False)
+    return model
 
 
 @contextmanager
