@@ -39,6 +39,34 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
     )
 
 
+def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
+    """`--dataset`, `--gradient-steps` and the words of training that every algorithm has."""
+    parser.add_argument("--dataset", required=True, metavar="FILE", help="data set to learn from: a file or a folder")
+    parser.add_argument(
+        "--gradient-steps", type=int, default=gradient_steps, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="transitions a step (default: 256)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of Adam (default: 3e-4)")
+    parser.add_argument(
+        "--net-arch", default="256,256", metavar="N,N", help="widths of the hidden layers (default: 256,256)"
+    )
+    parser.add_argument("--device", default="auto", help="where networks are trained: auto, cpu, cuda (default: auto)")
+
+
+def training_words(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The constructor words that `add_training` describes."""
+    check_at_least(1, arguments.gradient_steps, "--gradient-steps")
+    net_arch = numbers(arguments.net_arch, int, "--net-arch")
+    for width in net_arch:
+        check_at_least(1, width, "--net-arch")
+    return {
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.learning_rate,
+        "policy_kwargs": {"net_arch": net_arch},
+        "device": arguments.device,
+    }
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """`--log-states`, `--out`, `--resume`, `--json`: where results go."""
     parser.add_argument("--log-states", action="store_true", help="write every visited state to DIR/states")

@@ -32,9 +32,11 @@ class Progress:
                 self._bar.set_description(label)
             self._bar.update()
 
-    def add(self, count: int) -> None:
-        """So many more units."""
+    def add(self, count: int, note: str = "") -> None:
+        """So many more units; `note` stands behind the bar."""
         if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
 
     def __enter__(self) -> Progress:

@@ -11,6 +11,7 @@ from offline_eval.cli.progress import Progress
 from offline_eval.errors import OfflineEvalError
 
 if TYPE_CHECKING:
+    from offline_eval.datasets.trajectories import Dataset
     from offline_eval.episodes import Episode, EpisodePlan, Evaluation
     from offline_eval.run_folder import RunFolder
     from offline_eval.stats import PairedDifference, SeedComparison
@@ -107,6 +108,12 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 def difference_json(difference: PairedDifference | SeedComparison | None) -> dict[str, Any] | None:
     """A difference as plain data."""
     return None if difference is None else difference.to_json()
+
+
+def described(dataset: Dataset) -> str:
+    """A data set in a few words."""
+    name = Path(dataset.source.path).name if dataset.source.path else "arrays in memory"
+    return f"{name} ({dataset.num_transitions} transitions, {dataset.num_trajectories} trajectories)"
 
 
 def names_of(paths: Iterable[str]) -> list[str]:

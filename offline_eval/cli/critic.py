@@ -1,0 +1,75 @@
+"""Fit the Q of an agent on a data set: fitted Q evaluation, for any agent, with a critic of its own or without."""
+
+from __future__ import annotations
+
+import argparse
+
+from offline_eval.cli.arguments import add_training, check_at_least, print_json, training_words
+from offline_eval.errors import InputError
+
+HELP = "fit the Q of any agent on a data set (for `steer --critic`)"
+_GAMMA = 0.99
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    add_training(parser, gradient_steps=100_000)
+    parser.add_argument("--env", metavar="ID", help="where the agent was trained, if the data do not say its spaces")
+    parser.add_argument("--normalize", metavar="FILE", help="statistics of the agent's VecNormalize")
+    parser.add_argument("--gamma", type=float, help=f"discount a step (default: the agent's, else {_GAMMA})")
+    parser.add_argument("--stochastic", action="store_true", help="value the agent's draws instead of its mean action")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="zip that receives the critic")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    check_at_least(0, arguments.seed, "--seed")
+    words = training_words(arguments)
+    from pathlib import Path
+
+    out = Path(arguments.out)
+    out = out if out.suffix else out.with_name(out.name + ".zip")
+    if out.exists():
+        raise InputError("--out", "must not exist yet", str(out), "give another name")
+    from offline_eval.cli.progress import Progress
+    from offline_eval.cli.run import described
+    from offline_eval.datasets import open_dataset
+    from offline_eval.policies import load_sb3, spaces_of
+    from offline_eval.report.tables import columns, number
+    from offline_eval.studies.fitted_critic import fit_critic
+
+    observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
+    dataset = open_dataset(arguments.dataset, observation_space=observation_space, action_space=action_space)
+    agent = load_sb3(arguments.agent, arguments.env or dataset, arguments.device, normalize=arguments.normalize)
+    gamma = arguments.gamma
+    if gamma is None:
+        gamma = float(getattr(getattr(agent, "model", agent), "gamma", _GAMMA))
+    with Progress(arguments.gradient_steps, "critic", unit="step") as progress:
+        fitted = fit_critic(
+            agent,
+            dataset,
+            out,
+            arguments.gradient_steps,
+            deterministic=not arguments.stochastic,
+            seed=arguments.seed,
+            words={**words, "gamma": gamma},
+            on_steps=lambda steps, metrics: progress.add(
+                steps, f"loss {metrics.get('critic/td_loss', float('nan')):.3g}"
+            ),
+        )
+    if arguments.json:
+        print_json({"agent": arguments.agent, **fitted.to_json()})
+        return
+    rows = [
+        ("gradient steps", f"{arguments.gradient_steps}, {number(fitted.gradient_steps_per_second)} a second"),
+        ("gamma", f"{fitted.gamma:g}"),
+        *((name, number(value)) for name, value in fitted.final.items()),
+        (
+            "value at the start",
+            f"{number(fitted.initial_value)} (discounted return, mean of {fitted.num_starts} starts)",
+        ),
+    ]
+    print("\n".join([f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}", "", *columns(rows, "<<")]))

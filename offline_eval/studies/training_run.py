@@ -1,0 +1,240 @@
+"""One seed of a training: its model, its checkpoints and its curves in one folder, and how a killed one goes on.
+
+::
+
+    seed_0/model.zip             the finished model
+    seed_0/checkpoint_1000.zip   the model after 1000 gradient steps: whatever is there is complete
+    seed_0/progress.csv          what is logged; TensorBoard's file lies beside it where tensorboard is installed
+    seed_0/run.json              rate and last metrics of the finished run
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3.common.logger as sb3_logger
+from stable_baselines3.common.callbacks import BaseCallback
+
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.datasets.writing import replacing
+from offline_eval.errors import InputError, OfflineEvalError, StorageError
+from offline_eval.policies.algorithm import OfflineAlgorithm
+from offline_eval.policies.recipes import Recipe
+
+OnSteps = Callable[[int, int, Mapping[str, float]], None]
+"""Told now and then: the seed, the gradient steps since it was told last, and the metrics that were logged last."""
+
+_SECONDS_BETWEEN_TELLING = 0.5
+_ROWS = 100
+_STEP = "time/total_timesteps"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What every seed does.
+
+    Args:
+        recipe: what is learned, and how.
+        gradient_steps: of each seed.
+        checkpoints: files kept on the way, evenly spaced, the last one at the end; 0 for none.
+        words: of `OfflineAlgorithm`'s constructor: `batch_size`, `learning_rate`, `gamma`, `policy_kwargs`, ...
+
+    Raises:
+        InputError: a number or a word is out of range.
+    """
+
+    recipe: Recipe
+    gradient_steps: int
+    checkpoints: int = 10
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("gradient_steps", 1), ("checkpoints", 0)):
+            if getattr(self, name) < lowest:
+                raise InputError(name, f"must be >= {lowest}", getattr(self, name))
+        self.model(seed=0)
+
+    @property
+    def moments(self) -> list[int]:
+        """The gradient steps after which a checkpoint is kept, increasing."""
+        parts = range(1, self.checkpoints + 1)
+        return sorted({max(1, self.gradient_steps * part // self.checkpoints) for part in parts})
+
+    @property
+    def log_interval(self) -> int:
+        """Gradient steps between two rows of the log, so that it has a hundred or so."""
+        return max(1, self.gradient_steps // _ROWS)
+
+    def model(self, seed: int) -> OfflineAlgorithm:
+        """An untrained model."""
+        return OfflineAlgorithm(self.recipe, seed=seed, **self.words)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished seed.
+
+    Attributes:
+        seed: of initial weights and batches.
+        model: its file.
+        gradient_steps_per_second: of the process that finished it; None where nothing was left to do.
+        final: the metrics that were logged last: means over the last interval of the log.
+    """
+
+    seed: int
+    model: Path
+    gradient_steps_per_second: float | None
+    final: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "seed": self.seed,
+            "model": str(self.model),
+            "gradient_steps_per_second": self.gradient_steps_per_second,
+            "final": dict(self.final),
+        }
+
+
+def train_seed(
+    plan: TrainingPlan,
+    dataset: Dataset,
+    folder: Path,
+    seed: int,
+    validation: Dataset | None = None,
+    on_steps: OnSteps | None = None,
+) -> TrainedRun:
+    """Train one seed, from where its folder says that it got to; the result is that of an undisturbed run.
+
+    Args:
+        plan: what to do.
+        dataset: what to learn from.
+        folder: of this seed.
+        seed: of initial weights and batches.
+        validation: trajectories kept apart, whose losses are logged.
+        on_steps: told of progress.
+
+    Raises:
+        InputError: the data do not suit the plan.
+        NonFiniteLoss: a loss became NaN or infinite; the checkpoints before it are kept.
+        StorageError: the folder cannot be written; the checkpoints that are there are kept.
+    """
+    if (finished := finished_run(folder, seed)) is not None:
+        return finished
+    model = latest_checkpoint(plan, folder) or plan.model(seed)
+    begun = model.num_timesteps
+    tell = (lambda count, metrics: on_steps(seed, count, metrics)) if on_steps else None
+    rate = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if begun < plan.gradient_steps:
+            logger = _logger(folder, begun)
+            model.set_logger(logger)
+            since = time.perf_counter()
+            try:
+                model.fit(
+                    dataset,
+                    plan.gradient_steps - begun,
+                    Keeper(plan.moments, folder, tell),
+                    validation=validation,
+                    log_interval=plan.log_interval,
+                    reset_num_timesteps=begun == 0,
+                )
+            finally:
+                logger.close()
+            rate = (plan.gradient_steps - begun) / (time.perf_counter() - since)
+        model.save(folder / "model.zip")
+        run = TrainedRun(seed, folder / "model.zip", rate, model.last_metrics)
+        with replacing(folder / "run.json") as temporary:
+            temporary.write_text(json.dumps({"gradient_steps_per_second": rate, "final": dict(run.final)}) + "\n")
+    except OfflineEvalError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{folder} could not be written ({error.strerror or error}); checkpoints are kept: make room, then resume"
+        ) from error
+    return run
+
+
+def finished_run(folder: Path, seed: int) -> TrainedRun | None:
+    """The run that a folder holds, if it is finished."""
+    if not ((folder / "model.zip").is_file() and (folder / "run.json").is_file()):
+        return None
+    found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return TrainedRun(seed, folder / "model.zip", found["gradient_steps_per_second"], found["final"])
+
+
+def latest_checkpoint(plan: TrainingPlan, folder: Path) -> OfflineAlgorithm | None:
+    """The model of the last checkpoint in a folder, None where there is none."""
+    names = [re.fullmatch(r"checkpoint_(\d+)\.zip", file.name) for file in folder.glob("checkpoint_*.zip")]
+    steps = [int(name[1]) for name in names if name is not None]
+    if not steps:
+        return None
+    # The recipe from the plan: a policy whose Q is fitted is not in the file.
+    device = plan.words.get("device", "auto")
+    return OfflineAlgorithm.load(folder / f"checkpoint_{max(steps)}.zip", recipe=plan.recipe, device=device)
+
+
+class Keeper(BaseCallback):
+    """Keeps checkpoints, and tells of progress about twice a second.
+
+    Args:
+        moments: the gradient steps after which a checkpoint is kept.
+        folder: where.
+        tell: receives the gradient steps since the last time and the last metrics; None for nobody.
+    """
+
+    def __init__(
+        self,
+        moments: list[int],
+        folder: Path | None,
+        tell: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
+        super().__init__()
+        self._moments, self._folder, self._tell = frozenset(moments), folder, tell
+        self._steps, self._told = 0, time.perf_counter()
+
+    def _on_step(self) -> bool:
+        self._steps += 1
+        if self._folder is not None and self.num_timesteps in self._moments:
+            self.model.save(self._folder / f"checkpoint_{self.num_timesteps}.zip")
+        if self._tell is not None and time.perf_counter() - self._told > _SECONDS_BETWEEN_TELLING:
+            self._say()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self._tell is not None:
+            self._say()
+
+    def _say(self) -> None:
+        assert self._tell is not None
+        steps, self._steps, self._told = self._steps, 0, time.perf_counter()
+        self._tell(steps, getattr(self.model, "last_metrics", {}))
+
+
+def _logger(folder: Path, step: int) -> sb3_logger.Logger:
+    """A logger into `progress.csv`, which keeps its rows up to a step, and TensorBoard where that is installed."""
+    path = folder / "progress.csv"
+    earlier = []
+    if step and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: text for name, text in row.items() if name and text} for row in csv.DictReader(file)]
+        earlier = [row for row in rows if row.get(_STEP, "").isdigit() and int(row[_STEP]) <= step]
+    table = sb3_logger.CSVOutputFormat(str(path))
+    for row in earlier:
+        table.write({name: _number(text) for name, text in row.items()}, dict.fromkeys(row, ()), int(row[_STEP]))
+    formats: list[sb3_logger.KVWriter] = [table]
+    if sb3_logger.SummaryWriter is not None:
+        formats.append(sb3_logger.TensorBoardOutputFormat(str(folder)))
+    return sb3_logger.Logger(str(folder), formats)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
