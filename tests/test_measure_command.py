@@ -55,12 +55,14 @@ def test_collect_random_into_a_log(capsys, tmp_path):
 
 def test_measure_prints_keeps_and_resumes(capsys, td3_folder, tmp_path):
     words = [td3_folder / "td3.zip", *ENV, "--dataset", td3_folder / "data.hdf5", *FEW, "--out", tmp_path / "run"]
-    code, out, _ = run(capsys, "measure", *words)
+    code, out, err = run(capsys, "measure", *words)
     assert code == 0
     assert "rank of Q" in out
+    assert err.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert max(map(len, out.splitlines())) <= 80 + len("data: ") + len(str(td3_folder))
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["finished"]
+    assert manifest["command"].startswith("offline-eval measure ")
     assert (tmp_path / "run" / "report.html").exists()
     assert list((tmp_path / "run" / "rollouts").rglob("*.npz"))
     code, _, err = run(capsys, "measure", *words)

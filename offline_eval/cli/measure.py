@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import add_environment, check_at_least, print_json
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from offline_eval.cli.progress import Progress
     from offline_eval.studies.measurement_plan import MeasurementPlan
     from offline_eval.studies.truth import Advance
@@ -91,8 +94,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume and not arguments.out:
         raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
     plan = plan_of(arguments)
-    from pathlib import Path
-
     from offline_eval.cli.run import names_of
     from offline_eval.episodes import EpisodePlan
     from offline_eval.policies import load_sb3, weights_hash
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "reference": arguments.reference,
             },
         }
-        folder = RunFolder(arguments.out, asked, arguments.resume)
+        folder = RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
         options = {
             "states": folder.states(_VARIANT),
             "rollouts": folder.path / "rollouts",
@@ -147,15 +148,16 @@ def run(arguments: argparse.Namespace) -> None:
     result = measurement.to_json()
     if folder is not None:
         folder.finish({_VARIANT: measurement.performance.evaluation}, result)
-        _write_page(Path(arguments.out))
+        written = _write_page(folder.path)
+        print(f"report: {written}", file=sys.stderr)
     if arguments.json:
         print_json(result)
     else:
         print(measurement_table(result))
 
 
-def _write_page(folder: Any) -> None:
+def _write_page(folder: Path) -> Path:
     from offline_eval.report.page import write_page
     from offline_eval.report.runs import read_runs
 
-    write_page(read_runs([folder]), folder / "report.html")
+    return write_page(read_runs([folder]), folder / "report.html")
