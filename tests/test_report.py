@@ -14,13 +14,14 @@ import pytest
 
 from offline_eval.cli import main
 from offline_eval.errors import InputError, StorageError
-from offline_eval.report.axes import Scale
+from offline_eval.report.axes import Scale, horizontal_axis
 from offline_eval.report.curves import Histogram, Line, curve_figure
 from offline_eval.report.figures import Row, bar, row_figure
 from offline_eval.report.markup import render, tag
 from offline_eval.report.page import page, write_page
 from offline_eval.report.reading import Reading
 from offline_eval.report.runs import RunResult, read_run, read_runs
+from offline_eval.report.tables import number
 from offline_eval.stats import Interval, paired_difference, summarize
 
 MEASURED = json.loads((Path(__file__).parent / "measurement_example.json").read_text(encoding="utf-8"))
@@ -97,6 +98,26 @@ def test_a_scale_by_hand():
     assert (scale(0.0), scale(5.0), scale(10.0), scale(99.0), scale(-inf)) == (100.0, 150.0, 200.0, 200.0, 100.0)
     assert scale.ticks(5) == [(0.0, "0"), (5.0, "5"), (10.0, "10")]
     assert scale.ticks(6) == [(0.0, "0"), (2.0, "2"), (4.0, "4"), (6.0, "6"), (8.0, "8"), (10.0, "10")]
+
+
+def test_labels_of_an_axis_are_short_and_stay_inside():
+    assert Scale(0.0, 2e6, 0.0, 1.0).ticks(2) == [(0.0, "0"), (2e6, "2e6")]
+    assert Scale(-2e-5, 0.0, 0.0, 1.0).ticks(2) == [(-2e-5, "-2e-5"), (0.0, "0")]
+    # "1000" is 28 wide: its middle must lie 14 from either end of the 400, its grid line where the value is.
+    marks = horizontal_axis(Scale(1000.0, 2000.0, 5.0, 390.0), 0.0, 10.0, "steps")
+    places = {mark.text: float(mark.get("x")) for mark in marks if mark.tag == "text"}
+    assert (places["1000"], places["2000"]) == (14.0, 386.0)
+    assert float(marks[0].get("x1")) == 5.0
+
+
+def test_errors_that_are_all_zero_stand_on_an_axis_that_begins_there():
+    assert Scale.over([0.0, 0.0], 0.0, 1.0, include=[0.0]).low == 0.0
+    assert Scale.over([5.0, 5.0], 0.0, 1.0).low < 5.0
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    shown = [number(-0.0004), number(0.0004, signed=True), number(-0.0006), number(0.0)]
+    assert shown == ["0.000", "0.000", "-0.001", "0"]
     assert Scale.over([1.0, 3.0, nan, inf], 0.0, 1.0, margin=0.5) == Scale(0.0, 4.0, 0.0, 1.0)
     assert Scale.over([1.0, 4.0], 0.0, 1.0, include=[0.0], margin=0.25) == Scale(0.0, 5.0, 0.0, 1.0)
 
@@ -222,8 +243,8 @@ def test_the_page_of_a_measurement_holds_its_numbers():
     words = text_of(measured())
     assert "On Hopper-v5, made up returns 1103 [1085, 1119]~, errs 1.90 times as much where it goes" in words
     assert (
-        "its critic orders states with tau 0.635, orders actions with tau 0.633 and overstates returns by 4.9 %."
-        in words
+        "its critic orders states with tau 0.635, orders actions with tau 0.633 "
+        "and overstates returns with their entropy bonuses by 4.9 %." in words
     )
     for figure in (
         "Returns",
@@ -233,7 +254,8 @@ def test_the_page_of_a_measurement_holds_its_numbers():
         "Order of actions at restored states",
         "Q against the truth",
         "Bias over the prediction",
-        "Gain of the best candidate over the policy's action",
+        "Gain of the best candidate, as critics score it",
+        "Gain of the best candidate at restored states",
         "Distance to the nearest training state",
         "Drift from the data over the time step",
     ):
@@ -319,10 +341,10 @@ def test_every_drawing_has_a_name_a_description_and_its_number_beside_it():
     html = page([measured()])
     elements = Text(html).elements
     count = {kind: sum(name == kind for name, _ in elements) for kind in ("svg", "figure", "desc")}
-    assert count == {"svg": 10, "figure": 10, "desc": 10}
-    assert sum(a.get("class") == "number" for _, a in elements) == 10
+    assert count == {"svg": 11, "figure": 11, "desc": 11}
+    assert sum(a.get("class") == "number" for _, a in elements) == 11
     assert all(a["role"] == "img" for name, a in elements if name == "svg")
-    assert len(re.findall(r"<svg[^>]*><title>[^<]+</title><desc>[^<]{20,}</desc>", html)) == 10
+    assert len(re.findall(r"<svg[^>]*><title>[^<]+</title><desc>[^<]{20,}</desc>", html)) == 11
 
 
 def test_the_same_results_give_the_same_page(tmp_path):
@@ -462,6 +484,7 @@ def test_a_measurement_in_a_run_folder_reads_as_its_json(tmp_path):
             "its critic cannot be told from chance in ordering states (tau 0.635 [-0.700, 0.700]~)",
         ),
         ("q_rank", None, [-0.9, -0.7], "orders states the wrong way round"),
+        ("coverage", "share_outside", [0.0, 0.2], "which cannot be told from the 1 % of the data's own policy"),
         ("q_bias", "normalised", [-0.1, 0.2], "shows no bias that can be told"),
         ("policy_error", "generalisation", [0.9, 2.0], "errs as much where it goes as where it was trained, as far as"),
     ],

@@ -15,12 +15,27 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium h
 
 LONG = "an-agent-whose-name-has-no-end-and-no-space-in-it-" * 3 + ".zip"
 
+OUTSIDE = """[...document.querySelectorAll('svg text')].filter(t => {
+  const a = t.getBoundingClientRect(), b = t.ownerSVGElement.getBoundingClientRect();
+  return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1;
+}).map(t => t.textContent)"""
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """One run, and three side by side, the first with a name that is far too long."""
+OVERLAPPING = """[...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+  return texts.flatMap(([one, a], i) => texts.slice(i + 1).filter(([_, b]) =>
+    a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4
+  ).map(([two, _]) => one + ' | ' + two));
+})"""
+
+
+@pytest.fixture(scope="module", params=["measurement_example.json", "measurement_hopper.json"])
+def pages(tmp_path_factory, request):
+    """Of an example made by hand, and of a real measurement.
+
+    One run, and three side by side, the first with a name that is far too long.
+    """
     folder = tmp_path_factory.mktemp("pages")
-    result = json.loads((Path(__file__).parent / "measurement_example.json").read_text(encoding="utf-8"))
+    result = json.loads((Path(__file__).parent / request.param).read_text(encoding="utf-8"))
     run = RunResult("measured", result, {**result["manifest"], "command": LONG})
     skipped = RunResult("skipped", result | {"q_rank": {"skipped": "no critic"}, "q_bias": {"skipped": "no critic"}})
     long = RunResult(LONG, result, {"agent": LONG, "env": "Hopper-v5"})
@@ -78,17 +93,24 @@ def test_paper_is_white_even_at_night(browser, pages):
     assert browser.value("getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
 
 
-def test_drawings_are_readable_on_a_telephone_and_stay_in_their_frame(browser, pages):
-    browser.open(pages[0], 400)
+@pytest.mark.parametrize("width", [400, 1280])
+def test_drawings_are_readable_and_their_labels_stay_in_their_frame_and_apart(browser, pages, width):
+    browser.open(pages[0], width)
     smallest = browser.value(
         "Math.min(...[...document.querySelectorAll('svg text')].map(t => parseFloat(getComputedStyle(t).fontSize)"
         " * t.ownerSVGElement.getBoundingClientRect().width / 400))"
     )
     assert smallest > 8.5
-    outside = browser.value(
-        "[...document.querySelectorAll('svg text')].filter(t => { const a = t.getBoundingClientRect(),"
-        " b = t.ownerSVGElement.getBoundingClientRect();"
-        " return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1; })"
-        ".map(t => t.textContent)"
-    )
-    assert outside == []
+    assert browser.value(OUTSIDE) == []
+    assert browser.value(OVERLAPPING) == []
+
+
+def test_labels_that_leave_their_frame_or_cover_another_are_found(browser, pages, tmp_path):
+    # What the assertions above would see: without this, they could not fail.
+    labels = "".join(f"<text x='{x}' y='50'>{words}</text>" for x, words in ((390, "far"), (10, "one"), (14, "two")))
+    html = pages[0].read_text(encoding="utf-8")
+    drawing = f"<svg viewBox='0 0 400 100'>{labels}</svg>"
+    (tmp_path / "bad.html").write_text(html.replace("</main>", f"{drawing}</main>"), encoding="utf-8")
+    browser.open(tmp_path / "bad.html", 1280)
+    assert browser.value(OUTSIDE) == ["far"]
+    assert browser.value(OVERLAPPING) == ["one | two"]

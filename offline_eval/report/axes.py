@@ -19,6 +19,12 @@ LEFT, RIGHT = 46.0, 390.0
 
 LINE_HEIGHT = 15.0
 
+_LONGEST_TICK = 6
+"""Characters that fit between the frame and a vertical axis."""
+
+_DIGIT = 7.0
+"""Width of a character of a tick's label in the widest of the page's fonts."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -53,7 +59,7 @@ class Scale:
         low, high = min([*known, *fixed], default=0.0), max([*known, *fixed], default=1.0)
         if low == high:
             room = abs(low) * 0.1 or 1.0
-            low, high = low - room, high + room
+            low, high = low if low in fixed else low - room, high + room  # no error below the 0 that it begins at
         room = margin * (high - low)
         return cls(low if low in fixed else low - room, high if high in fixed else high + room, start, end)
 
@@ -72,7 +78,17 @@ class Scale:
             if last - first < most:
                 break
         decimals = max(0, -floor(log10(step) + 1e-9))
-        return [(index * step, f"{index * step:.{decimals}f}") for index in range(first, last + 1)]
+        values = [index * step for index in range(first, last + 1)]
+        words = [f"{value:.{decimals}f}" for value in values]
+        if max(map(len, words), default=0) > _LONGEST_TICK:
+            words = [_power(value) for value in values]
+        return list(zip(values, words, strict=True))
+
+
+def _power(value: float) -> str:
+    """1.5e-6 for 0.0000015: short enough to stand beside an axis."""
+    digits, exponent = f"{value:.2e}".split("e")
+    return "0" if value == 0 else f"{float(digits):g}e{int(exponent)}"
 
 
 def _round_steps(least: float) -> Iterable[float]:
@@ -97,8 +113,16 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
 def horizontal_axis(scale: Scale, top: float, bottom: float, title: str) -> list[Element]:
     """Grid lines from top to bottom, their values under them, and the title; takes 34 units below `bottom`."""
     marks = [line(scale(value), top, scale(value), bottom, "grid") for value, _ in scale.ticks()]
-    values = [label(scale(value), bottom + 14, words, anchor="middle") for value, words in scale.ticks()]
+    values = [
+        label(_inside(scale(value), 0.5 * _DIGIT * len(words)), bottom + 14, words, anchor="middle")
+        for value, words in scale.ticks()
+    ]
     return [*marks, *values, label((scale.start + scale.end) / 2, bottom + 30, title, "axis", "middle")]
+
+
+def _inside(place: float, half: float) -> float:
+    """Where a label so wide has its middle, for none of it to leave the frame."""
+    return min(max(place, half), WIDTH - half)
 
 
 def vertical_axis(scale: Scale, left: float, right: float, title: str) -> list[Element]:

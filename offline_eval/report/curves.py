@@ -16,12 +16,14 @@ from offline_eval.report.axes import (
     bound,
     drawing,
     horizontal_axis,
+    label,
     legend,
     line,
     vertical_axis,
 )
 from offline_eval.report.markup import tag
 from offline_eval.report.reading import Reading
+from offline_eval.stats import Interval
 
 _NAMES, _TITLE, _PLOT = 22.0, 22.0, 170.0
 """Heights: of the legend, of the title of the vertical axis, of the plot area."""
@@ -60,6 +62,12 @@ class Line:
             [bound(point[3], 1) for point in points],
             role,
         )
+
+    def end_text(self, end: int, signed: bool = False) -> str:
+        """The first value (0) or the last (-1), with its interval where that is known on both sides."""
+        low, high = self.low[end], self.high[end]
+        known = Interval(low, high, "") if isfinite(low) and isfinite(high) else None
+        return Reading(self.y[end], known).text(signed)
 
 
 @dataclass(frozen=True)
@@ -146,13 +154,18 @@ def curve_figure(
 
 
 def histogram_figure(
-    histograms: Sequence[Histogram], markers: Sequence[Marker], title: str, description: str, x_axis: str
+    histograms: Sequence[Histogram],
+    markers: Sequence[Marker],
+    title: str,
+    description: str,
+    x_axis: str,
+    y_axis: str,
 ) -> Element:
     """Histograms on one another, with marked values that a list above names."""
     rows = [marker for marker in markers if marker.reading.known]
     names = [(histogram.name, histogram.role) for histogram in histograms] if len(histograms) > 1 else []
     listed = [(f"{marker.name} {marker.reading.text()}", marker.role) for marker in rows]
-    head = 16.0 * (len(listed) + bool(names))
+    head = 16.0 * (len(listed) + bool(names)) + _TITLE
     top = head + 12.0 + 5.0 * len(rows)
     bottom = top + 140.0
     edges = [edge for histogram in histograms for edge in histogram.edges]
@@ -162,6 +175,7 @@ def histogram_figure(
     for place, entry in enumerate(listed):
         marks += legend([entry], 12.0 + 16.0 * (place + bool(names)), 2.0)
     marks += [*horizontal_axis(x, top, bottom, x_axis), *vertical_axis(y, LEFT, RIGHT, "")]
+    marks.append(label(2, head - 6.0, y_axis, "axis"))
     marks += [_stairs(histogram, x, y) for histogram in histograms]
     for place, marker in enumerate(rows):
         marks += _marked(marker, x, head + 10.0 + 5.0 * place, bottom)

@@ -90,7 +90,7 @@ def row_figure(
         axis: what is measured, with its unit.
         draw: what a row looks like: `strip`, `point` or `bar`.
         include: values that must be in sight.
-        reference: where a line is drawn from top to bottom, such as "no difference" at 0.
+        reference: where a line is drawn behind the marks of each row, such as "no difference" at 0.
         signed: whether the numbers are differences.
         names: what the colours stand for: (name, class).
     """
@@ -105,12 +105,12 @@ def row_figure(
         marks.append(label(_START, top + 11, _cut(row.label, aside), "name"))
         marks.append(label(_END, top + 11, aside, "value", "end"))
         taken, drawn = draw(row, x, top + LINE_HEIGHT)
+        if reference is not None:  # beside the marks only: it would strike through the labels
+            marks.append(line(x(reference), top + LINE_HEIGHT, x(reference), top + LINE_HEIGHT + taken, "reference"))
         marks += [tag("g", tag("title", f"{row.label}: {aside}"), *drawn)]
         top += LINE_HEIGHT + taken + 8
     bottom = top - 2
     behind = horizontal_axis(x, above, bottom, axis)
-    if reference is not None:
-        behind.append(line(x(reference), above, x(reference), bottom, "reference"))
     words = "; ".join(f"{row.label}: {row.aside or row.reading.text(signed)}" for row in rows)
     return drawing(bottom + 38, title, words, [*behind, *marks])
 

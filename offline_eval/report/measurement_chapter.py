@@ -45,8 +45,12 @@ def measurement_chapter(run: RunResult) -> Chapter:
     performance = found["performance"]
     notes = [*performance.get("notes", ()), *found.get("manifest", {}).get("notes", ())]
     for name in ("q_rank", "q_bias"):
-        caveat = (found[name].get("labels") or {}).get("caveat") if found.get(name) else ""
-        notes += [f"true values: {caveat}"] if caveat else []
+        record = found.get(name) or {}
+        caveats = {
+            "true values": (record.get("labels") or {}).get("caveat"),
+            "true values without entropy": ((record.get("plain") or {}).get("labels") or {}).get("caveat"),
+        }
+        notes += [f"{what}: {caveat}" for what, caveat in caveats.items() if caveat]
     return Chapter(
         f"{run.agents[0]} on {run.env}",
         _finding(run, clauses),
@@ -139,6 +143,7 @@ def _coverage(record: Record, run: RunResult) -> Part:
             "Distance to the nearest training state",
             words,
             "standard deviations of the training states",
+            "share of states",
         ),
         f"{words}{beside}.",
         f"The threshold is the 99th percentile of the held-out states: 1 % of the data lie beyond it.{sample}",
@@ -146,22 +151,33 @@ def _coverage(record: Record, run: RunResult) -> Part:
     drift = _over_time(
         [Line.of("visited states", record["drift"])],
         "Drift from the data over the time step",
-        "mean distance",
+        "mean distance, standard deviations",
         include=[0.0],
         reference=record["threshold"],
     )
     numbers = [KeyNumber("share outside the data", outside, "of visited states; the data's own policy shows 0.01")]
     if ratio.known:
         numbers.append(KeyNumber("distance over held-out data's", ratio, "1: as near as held-out states"))
-    clauses = [f"spends {outside.value * 100:.1f} % of its steps outside the data"] if outside.known else []
-    return clauses, [distances, drift], numbers, []
+    return _outside_words(outside), [distances, drift], numbers, []
+
+
+def _outside_words(share: Reading) -> list[str]:
+    """What the interval of the share allows to say: the data's own policy would show a hundredth."""
+    if not share.known:
+        return []
+    percent = f"{share.value * 100:.1f} % of its steps outside the data"
+    if share.low <= 0.01 < share.high:
+        return [f"spends {percent}, which cannot be told from the 1 % of the data's own policy"]
+    return [f"spends {percent}"]
 
 
 def _over_time(
     lines: Sequence[Line], title: str, axis: str, *, include: Sequence[float], reference: float | None = None
 ) -> Figure:
-    ends = [f"{line.name} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines if line.y]
+    ends = [f"{line.name} from {line.end_text(0)} to {line.end_text(-1)}" for line in lines if line.y]
     words = f"From the first to the last steps: {'; '.join(ends)}."
     drawing = curve_figure(lines, title, words, "time step", axis, include=include, reference=reference)
-    caption = "Bands are 95 % intervals" + ("; the dashed line is the threshold." if reference is not None else ".")
+    caption = "Bands are 95 % intervals, left out where too few episodes remain" + (
+        "; the dashed line is the threshold." if reference is not None else "."
+    )
     return Figure(title, drawing, words, caption)

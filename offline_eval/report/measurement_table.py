@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf, nan
 from typing import Any
 
@@ -32,7 +32,7 @@ def measurement_table(found: Record) -> str:
         lines += ["", title]
         record = found[key]
         lines += _skipped(record["skipped"]) if "skipped" in record else describe(record)
-    caveats = _fewest(_caveats(found))
+    caveats = fewest(_caveats(found))
     lines += ["", *(line for caveat in caveats for line in _wrapped(f"{MARK} {caveat}", ""))] if caveats else []
     notes = [*found["performance"].get("notes", ()), *manifest.get("notes", ())]
     lines += [line for note in notes for line in _wrapped(f"note: {note}", "")]
@@ -180,7 +180,7 @@ def _caveats(record: Any) -> list[str]:
     return own + [caveat for part in parts for caveat in _caveats(part)]
 
 
-def _fewest(caveats: list[str]) -> list[str]:
+def fewest(caveats: Iterable[str]) -> list[str]:
     """One caveat of a kind: that of the smallest sample, as "5 episodes: ..." says worse than "10 episodes: ..."."""
     worst: dict[str, tuple[float, str]] = {}
     for caveat in caveats:

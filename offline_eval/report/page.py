@@ -17,6 +17,7 @@ from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, sen
 from offline_eval.report.episode_chapters import comparison_chapter, evaluation_chapter, steering_chapter
 from offline_eval.report.markup import Node, render, tag
 from offline_eval.report.measurement_chapter import measurement_chapter
+from offline_eval.report.measurement_table import fewest
 from offline_eval.report.runs import RunResult
 from offline_eval.report.side_by_side import overview
 from offline_eval.report.tables import MARK, interval, number
@@ -63,7 +64,7 @@ def page(results: Sequence[RunResult]) -> str:
     if len(chapters) > 1:
         for run, chapter in zip(results, chapters, strict=True):
             opening = tag("h2", chapter.heading, tag("small", run.name))
-            lead = [opening, tag("p", chapter.finding, class_="finding"), _table(chapter.numbers)]
+            lead = [opening, tag("p", _together(chapter.finding), class_="finding"), _table(chapter.numbers)]
             body.append(tag("article", *lead, *_body(chapter)))
     body.append(tag("footer", tag("h2", "How it was made"), *(_made(run) for run in results)))
     return "<!doctype html>\n" + render(_document(first.heading, body)) + "\n"
@@ -117,7 +118,7 @@ def _head(chapter: Chapter) -> Element:
         "header",
         tag("p", "offline-eval", class_="eyebrow"),
         tag("h1", chapter.heading),
-        tag("p", chapter.finding, class_="finding"),
+        tag("p", _together(chapter.finding), class_="finding"),
         _table(chapter.numbers),
     )
 
@@ -136,7 +137,7 @@ def _table(numbers: Sequence[KeyNumber]) -> Element | None:
     ]
     columns = tag("tr", *(tag("th", words, scope="col") for words in ("", "value", "95 % interval")))
     bounds = [key.reading.interval for key in numbers if key.reading.interval]
-    caveats = dict.fromkeys(bound.caveat for bound in bounds if not bound.honest)
+    caveats = fewest(bound.caveat for bound in bounds if not bound.honest)
     marks = [tag("p", f"{MARK} may cover less than 95 %: {caveat}", class_="caveat") for caveat in caveats]
     return tag("div", tag("table", tag("thead", columns), tag("tbody", *rows)), *marks, class_="key")
 
@@ -157,10 +158,15 @@ def _figure(figure: Figure) -> Element:
     return tag(
         "figure",
         tag("h4", figure.title),
-        tag("p", figure.number, class_="number"),
+        tag("p", _together(figure.number), class_="number"),
         figure.drawing,
-        tag("figcaption", figure.caption) if figure.caption else None,
+        tag("figcaption", _together(figure.caption)) if figure.caption else None,
     )
+
+
+def _together(words: str) -> str:
+    """Words in which no line ends between a number and its percent sign."""
+    return words.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _made(run: RunResult) -> Element:
@@ -180,13 +186,19 @@ def _made(run: RunResult) -> Element:
     if isinstance(manifest.get("wall_time"), Mapping):
         lines["wall time"] = f"{sum(manifest['wall_time'].values()):.1f} s"
     for key, value in manifest.items():
-        if key not in _SHOWN_APART and value not in (None, {}, []):
+        if key not in _SHOWN_APART and not _empty(value):
             lines[key.replace("_", " ")] = _plain(value)
     versions = manifest.get("versions") or {}
     if versions:
         lines["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     entries = [part for name, words in lines.items() for part in (tag("dt", name), tag("dd", words))]
     return tag("details", tag("summary", run.name), tag("dl", *entries), open_="open")
+
+
+def _empty(value: Any) -> bool:
+    """Whether there is nothing to show: no value, or a mapping or a list of none."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    return all(part is None for part in parts)
 
 
 def _plan(plan: Any) -> str:

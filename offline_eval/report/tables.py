@@ -22,7 +22,9 @@ def number(value: float, signed: bool = False) -> str:
         return "inf" if value > 0 else "-inf"
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
-    return "0" if value == 0 else text
+    if value == 0:
+        return "0"
+    return text if float(text) else text.lstrip("+-")  # what rounds to nothing has no sign
 
 
 def interval(bounds: Interval) -> str:
