@@ -177,9 +177,8 @@ def latest_checkpoint(plan: TrainingPlan, folder: Path) -> OfflineAlgorithm | No
     steps = [int(name[1]) for name in names if name is not None]
     if not steps:
         return None
-    # The recipe from the plan: a policy whose Q is fitted is not in the file.
-    device = plan.words.get("device", "auto")
-    return OfflineAlgorithm.load(folder / f"checkpoint_{max(steps)}.zip", recipe=plan.recipe, device=device)
+    # What a file does not hold comes from the plan: a policy whose Q is fitted, a learning rate that is a function.
+    return OfflineAlgorithm.load(folder / f"checkpoint_{max(steps)}.zip", recipe=plan.recipe, **plan.words)
 
 
 class Keeper(BaseCallback):
