@@ -9,7 +9,7 @@ from __future__ import annotations
 from offline_eval.types import Array, Observations
 
 WIDTH = 32
-"""Rows of a padded batch. On the CPU small networks wait for their weights: 32 rows cost an eighth more than 16 or 1."""
+"""Rows of a padded batch. On the CPU small networks wait for their weights: 32 rows cost an eighth more than 1."""
 
 
 def take(rows: Observations, index: Array) -> Observations:

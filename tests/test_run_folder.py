@@ -85,9 +85,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, "_append", full)
-    with pytest.raises(
-        StorageError, match=r"`out` cannot be written: .*: No space left on device\. Episodes"
-    ):
+    with pytest.raises(StorageError, match=r"`out` cannot be written: .*: No space left on device\. Episodes"):
         folder.record("plain", episode(1))
 
 
