@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pytest
 import torch as th
+from environments import Recurrent
 from gymnasium import spaces
 from stable_baselines3 import TD3
 
@@ -124,13 +125,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, monk
     assert sorted(file.name for file in folder.glob("*.zip")) == ["checkpoint_10.zip", "checkpoint_20.zip"]
     steps.clear()
     resumed = train(plan, dataset, tmp_path / "killed", resume=True, on_steps=lambda _, count, __: steps.append(count))
-    assert sum(steps) == 20
+    assert (steps[0], sum(steps)) == (20, 40)
     assert resumed[0].final == whole.final
     one, other = (everything_learned(run.model) for run in (whole, resumed[0]))
     assert one.keys() == other.keys()
     assert all(th.equal(value, other[name]) for name, value in one.items())
     assert table_of(folder) == table_of(tmp_path / "whole" / "seed_0")
     assert len(table_of(folder)) == 40
+
+
+def test_a_policy_that_remembers_has_no_q_of_single_observations(dataset, tmp_path):
+    with pytest.raises(InputError, match="must act on the observation alone"):
+        fit_critic(Recurrent(), dataset, tmp_path / "q.zip", 4, words=WORDS)
 
 
 def test_a_finished_seed_is_not_trained_again_and_seeds_may_be_added(dataset, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from offline_eval.cli.arguments import add_training, check_at_least, print_json, training_words
 from offline_eval.errors import InputError
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
     dataset = open_dataset(arguments.dataset, observation_space=observation_space, action_space=action_space)
-    agent = load_sb3(arguments.agent, arguments.env or dataset, arguments.device, normalize=arguments.normalize)
+    has_spaces: Any = arguments.env or dataset
+    agent = load_sb3(arguments.agent, has_spaces, arguments.device, normalize=arguments.normalize)
     gamma = arguments.gamma
     if gamma is None:
         gamma = float(getattr(getattr(agent, "model", agent), "gamma", _GAMMA))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from offline_eval.batching import take
+from offline_eval.batching import num_rows, take
 from offline_eval.datasets.trajectories import Dataset
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, bare
 from offline_eval.policies import critic_of
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.recipes import Recipe
@@ -84,6 +84,17 @@ def fit_critic(
     """
     if gradient_steps < 1:
         raise InputError("gradient_steps", "must be >= 1", gradient_steps)
+    starts = dataset.store.offsets[:-1] + np.arange(dataset.store.num_trajectories)
+    observations = take(dataset.store.observations, starts if dataset.members is None else starts[dataset.members])
+    episode_start = np.ones(num_rows(observations), bool)
+    actions, state = agent.predict(observations, episode_start=episode_start, deterministic=deterministic)
+    if state is not None:
+        raise InputError(
+            "agent",
+            "must act on the observation alone",
+            bare(f"{type(agent).__name__}, which remembers"),
+            "a recurrent policy has no Q of single observations",
+        )
     model = OfflineAlgorithm(Recipe(FittedQ(agent, deterministic), None), seed=seed, **(words or {}))
     since = time.perf_counter()
     model.fit(dataset, gradient_steps, Keeper([], None, on_steps), log_interval=max(1, gradient_steps // 100))
@@ -91,13 +102,8 @@ def fit_critic(
     model.save(file)
 
     critic = critic_of(model)
-    starts = dataset.store.offsets[:-1] + np.arange(dataset.store.num_trajectories)
-    if dataset.members is not None:
-        starts = starts[dataset.members]
-    observations = take(dataset.store.observations, starts)
-    actions, _ = agent.predict(observations, deterministic=deterministic)
     with th.no_grad():
         shown = th.as_tensor(observations, dtype=th.float32, device=critic.device)
         chosen = th.as_tensor(actions, dtype=th.float32, device=critic.device)
         value = float(critic.q(shown, critic.scale(chosen)).mean())
-    return FittedCritic(Path(file), model.gamma, rate, model.last_metrics, value, len(starts))
+    return FittedCritic(Path(file), model.gamma, rate, model.last_metrics, value, len(episode_start))

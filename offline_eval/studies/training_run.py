@@ -29,7 +29,10 @@ from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.recipes import Recipe
 
 OnSteps = Callable[[int, int, Mapping[str, float]], None]
-"""Told now and then: the seed, the gradient steps since it was told last, and the metrics that were logged last."""
+"""Told now and then: the seed, the gradient steps since it was told last, and the metrics that were logged last.
+
+Steps that an earlier process made come first, at once.
+"""
 
 _SECONDS_BETWEEN_TELLING = 0.5
 _ROWS = 100
@@ -126,11 +129,15 @@ def train_seed(
         NonFiniteLoss: a loss became NaN or infinite; the checkpoints before it are kept.
         StorageError: the folder cannot be written; the checkpoints that are there are kept.
     """
+    tell = (lambda count, metrics: on_steps(seed, count, metrics)) if on_steps else None
     if (finished := finished_run(folder, seed)) is not None:
+        if tell is not None:
+            tell(plan.gradient_steps, finished.final)
         return finished
     model = latest_checkpoint(plan, folder) or plan.model(seed)
     begun = model.num_timesteps
-    tell = (lambda count, metrics: on_steps(seed, count, metrics)) if on_steps else None
+    if tell is not None and begun:
+        tell(begun, model.last_metrics)
     rate = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +237,7 @@ def _logger(folder: Path, step: int) -> sb3_logger.Logger:
     for row in earlier:
         table.write({name: _number(text) for name, text in row.items()}, dict.fromkeys(row, ()), int(row[_STEP]))
     formats: list[sb3_logger.KVWriter] = [table]
-    if sb3_logger.SummaryWriter is not None:
+    if getattr(sb3_logger, "SummaryWriter", None) is not None:
         formats.append(sb3_logger.TensorBoardOutputFormat(str(folder)))
     return sb3_logger.Logger(str(folder), formats)
 
