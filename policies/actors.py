@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from offline_eval.errors import InputError
-from offline_eval.policies.networks import Layers
+from offline_eval.policies.networks import Layers, affine
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _EDGE = 1e-5
@@ -209,7 +209,7 @@ class StateGaussian:
 
     def distribution(self, output: Tensor, features: Tensor, spread: Layers) -> Distribution:
         """A Gaussian a state."""
-        log_std = functional.linear(features, spread[0], spread[1])
+        log_std = affine(spread[0], spread[1], features)
         return Normal(output.tanh(), log_std.clamp(self.log_std_min, self.log_std_max))
 
 
@@ -234,13 +234,13 @@ class TanhGaussian:
 
     def distribution(self, output: Tensor, features: Tensor, spread: Layers) -> Distribution:
         """A squashed Gaussian a state."""
-        log_std = functional.linear(features, spread[0], spread[1])
+        log_std = affine(spread[0], spread[1], features)
         return TanhNormal(output, log_std.clamp(self.log_std_min, self.log_std_max))
 
 
 def _output_layer(width: int, action_dim: int) -> Layers:
     layer = th.nn.Linear(width, action_dim)
-    return [layer.weight.detach(), layer.bias.detach()]
+    return [layer.weight.detach().t().contiguous(), layer.bias.detach()]
 
 
 def _check_ends(low: float, high: float) -> None:

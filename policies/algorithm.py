@@ -190,7 +190,8 @@ class OfflineAlgorithm(OfflineBase):
     def advance(self, sampler: Sampler, watch: Watch, parts: tuple[Part, ...], actor_factor: float) -> None:
         """One gradient step; `actor_factor` scales the actor's learning rate."""
         number = self._n_updates
-        self.learner.set_learning_rates(self.lr_schedule(self._current_progress_remaining), actor_factor)
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.learner.learning_rates = {"value": rate, "policy": rate * actor_factor}
         batch, noise = sampler.batch(number)
         self._n_updates += 1
         loss, metrics = self.learner.update(batch, noise, self._n_updates, parts)

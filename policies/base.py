@@ -21,7 +21,7 @@ from offline_eval.datasets.space_json import space_from_json
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import check_registered
 from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare
-from offline_eval.policies.building import build, check_policy_kwargs, check_spaces, check_words
+from offline_eval.policies.building import activation_of, build, check_policy_kwargs, check_spaces, check_words
 from offline_eval.policies.learner import Learner
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.online import stub_environment
@@ -100,7 +100,7 @@ class OfflineBase(OffPolicyAlgorithm):
             self.run_seed, self.device,
         )  # fmt: skip
         self.learner = Learner(
-            self.recipe, parameters, self.policy.activation_fn(), self.gamma, self.tau,
+            self.recipe, parameters, activation_of(self.policy.activation_fn), self.gamma, self.tau,
             self.policy_kwargs.get("optimizer_kwargs"),
         )  # fmt: skip
         self.policy.spread = parameters["spread"]

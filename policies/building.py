@@ -14,14 +14,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.policies.networks import LayerNormReLU, Parameters
+from offline_eval.policies.networks import Activation, LayerNormReLU, Parameters
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.recipes import Recipe
-from offline_eval.policies.td3_layout import read_networks
+from offline_eval.policies.td3_layout import read_networks, turned
 
 NET_ARCH = (256, 256)
 """Widths of the hidden layers where `policy_kwargs` says nothing: IQL's and TD3+BC's."""
 
+_ADAM_WORDS = ("betas", "eps", "weight_decay")
 _POLICY_KWARGS = ("net_arch", "activation_fn", "n_critics", "optimizer_kwargs")
 
 
@@ -73,6 +74,11 @@ def check_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
         raise InputError("policy_kwargs", f"must be some of {', '.join(_POLICY_KWARGS)}", unknown[0])
     if given.get("n_critics", 2) < 1:
         raise InputError("n_critics", "must be >= 1", given["n_critics"])
+    widths = get_actor_critic_arch(given.get("net_arch", list(NET_ARCH)))
+    if not all(widths):
+        raise InputError("net_arch", "must have a hidden layer", given["net_arch"])
+    if unknown := [word for word in given.get("optimizer_kwargs", {}) if word not in _ADAM_WORDS]:
+        raise InputError("optimizer_kwargs", f"must be some of {', '.join(_ADAM_WORDS)}", unknown[0])
     return {"net_arch": list(NET_ARCH), "n_critics": 2, **given}
 
 
@@ -99,11 +105,16 @@ def build(
         value: list[th.Tensor] = []
         if recipe.value is not None and recipe.value.trains_v:
             module = nn.Sequential(*create_mlp(observation_dim, 1, critic_arch, policy.activation_fn))
-            value = [parameter.detach() for parameter in module.parameters()]
+            value = [turned(parameter.detach()).contiguous() for parameter in module.parameters()]
     parameters = {**networks, "spread": spread, "value": value}
     policy = policy.to(device)
     policy.act_by(recipe, [], seed)
     return policy, {name: [p.to(device) for p in layers] for name, layers in parameters.items()}
+
+
+def activation_of(kind: type[nn.Module]) -> Activation:
+    """What stands between the layers; ReLU writes over its input, which nobody else reads."""
+    return th.relu_ if kind is nn.ReLU else kind()
 
 
 def activation_to_json(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:

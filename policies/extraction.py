@@ -145,7 +145,7 @@ class AWR(Extraction):
         effective = weight.mean().square() / weight.square().mean()
         return loss, {
             "actor/loss": loss.detach(),
-            "actor/advantage": advantages.mean(),
+            "actor/advantage": advantages,
             "actor/effective_sample_share": effective,
         }
 

@@ -41,7 +41,7 @@ class Fitting:
         self, model: OfflineAlgorithm, parts: tuple[Part, ...], dataset: Dataset, validation: Dataset | None
     ) -> None:
         self._model, self._parts, self._dataset = model, parts, dataset
-        learns_value = any("critic" in part.groups for part in parts)
+        learns_value = any(part.name == "value" for part in parts)
         self._rule = model.recipe.value if learns_value else None
         self._rows = self._rows_of(dataset)
         if len(self._rows) < model.batch_size:
@@ -106,14 +106,13 @@ class Fitting:
     def _note_fingerprint(self, is_new_run: bool) -> None:
         digest = self._dataset.fingerprint
         for part in self._parts:
-            name = "value" if "critic" in part.groups else "policy"
-            before = self._model.fingerprints.get(name)
+            before = self._model.fingerprints.get(part.name)
             if not is_new_run and before not in (None, digest):
                 raise InputError(
                     "dataset", "must be the one that the run began with, to go on with it",
                     bare(f"another ({digest[:12]})"), "reset_num_timesteps=True begins a new run on other data",
                 )  # fmt: skip
-            self._model.fingerprints[name] = digest
+            self._model.fingerprints[part.name] = digest
 
     def _log(self, rate: float) -> None:
         model = self._model
@@ -121,7 +120,7 @@ class Fitting:
         model.last_metrics = self._watch.means() | self._validate()
         for name, value in model.last_metrics.items():
             model.logger.record(name, value)
-        model.logger.record("train/learning_rate", model.learner.optimizer.param_groups[0]["lr"])
+        model.logger.record("train/learning_rate", model.learner.learning_rates["value"])
         model.logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
         model.logger.record("time/gradient_steps_per_second", rate)
         model.logger.record("time/total_timesteps", model.num_timesteps, exclude="tensorboard")
@@ -133,7 +132,7 @@ class Fitting:
             return {}
         held = self._validation
         _, metrics = total_loss(self._parts, self._model.learner.step(held.batch, held.noise))
-        return {f"validation/{name}": float(value) for name, value in metrics.items()}
+        return {f"validation/{name}": float(value.mean()) for name, value in metrics.items()}
 
 
 def _listeners(callback: MaybeCallback) -> list[BaseCallback]:

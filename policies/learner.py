@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch as th
 from torch import Tensor
 
+from offline_eval.policies.adam import Adam
 from offline_eval.policies.networks import Activation, Networks, Parameters
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.step import Loss, Metrics, Step
@@ -22,12 +24,14 @@ class Part:
     """A part of an algorithm that can be trained by itself.
 
     Args:
+        name: `value` or `policy`.
         groups: the names of the parameters that are trained.
         loss: what they are trained on.
         every: trained in every so many steps.
         targets: pairs of a parameter group and its slow copy.
     """
 
+    name: str
     groups: tuple[str, ...]
     loss: Callable[[Step], Loss]
     every: int = 1
@@ -39,7 +43,7 @@ def value_parts(recipe: Recipe) -> tuple[Part, ...]:
     if recipe.value is None:
         return ()
     loss = partial(critic_loss, penalties=recipe.penalties)
-    return (Part(("critic", "value"), loss, targets=(("critic", "target_critic"),)),)
+    return (Part("value", ("critic", "value"), loss, targets=(("critic", "target_critic"),)),)
 
 
 def policy_parts(recipe: Recipe) -> tuple[Part, ...]:
@@ -49,6 +53,7 @@ def policy_parts(recipe: Recipe) -> tuple[Part, ...]:
         return ()
     return (
         Part(
+            "policy",
             ("actor", "spread"),
             extraction.loss,
             every=recipe.policy_delay,
@@ -59,14 +64,15 @@ def policy_parts(recipe: Recipe) -> tuple[Part, ...]:
 
 def total_loss(parts: Sequence[Part], step: Step) -> Loss:
     """The sum of the parts' losses; each reaches only its own parameters, so that one backward pass serves them all."""
-    total, metrics = step.batch.rewards.new_zeros(()), Metrics()
+    losses, metrics = [], Metrics()
     for part in parts:
         loss, more = part.loss(step)
-        total, metrics = total + loss, metrics | more
-    return total, metrics
+        losses.append(loss)
+        metrics |= more
+    return sum(losses[1:], losses[0]) if losses else step.batch.rewards.new_zeros(()), metrics
 
 
-def trained(parts: Sequence[Part], parameters: Mapping[str, list[Tensor]]) -> list[Tensor]:
+def trained(parts: Sequence[Part], parameters: Parameters) -> list[Tensor]:
     """The tensors that the parts train, in order."""
     return [tensor for part in parts for group in part.groups for tensor in parameters[group]]
 
@@ -80,7 +86,7 @@ class Learner:
         activation: between the layers.
         gamma: discount a step.
         tau: share of the new parameters that the targets take over (Polyak).
-        adam: keywords for `torch.optim.Adam`.
+        adam: keywords for `Adam`: betas, eps, weight_decay.
     """
 
     def __init__(
@@ -94,26 +100,14 @@ class Learner:
     ) -> None:
         self.recipe, self.parameters, self.gamma, self.tau = recipe, parameters, gamma, tau
         self.networks = Networks(parameters, activation, recipe.actor)
-        groups = [
-            {"params": [*parameters["critic"], *parameters["value"]]},
-            {"params": [*parameters["actor"], *parameters["spread"]]},
-        ]
-        for group in groups:
-            for tensor in group["params"]:
-                tensor.requires_grad_()
-        self.optimizer = th.optim.Adam(groups, **{"lr": 0.0, **(adam or {})}, fused=True)
+        self.adam = Adam(parameters, ("critic", "value", "actor", "spread"), **(adam or {}))
+        self.learning_rates = {"value": 0.0, "policy": 0.0}
 
     @property
     def is_finite(self) -> bool:
         """Whether every parameter is, and what the optimiser remembers of it."""
         parameters = [tensor for layers in self.parameters.values() for tensor in layers]
-        moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        return all(bool(tensor.isfinite().all()) for tensor in (*parameters, *moments))
-
-    def set_learning_rates(self, learning_rate: float, actor_factor: float) -> None:
-        """For the steps from now on."""
-        critic, actor = self.optimizer.param_groups
-        critic["lr"], actor["lr"] = learning_rate, learning_rate * actor_factor
+        return all(bool(tensor.isfinite().all()) for tensor in (*parameters, *self.adam.moments().values()))
 
     def step(self, batch: Batch, noise: Tensor | None) -> Step:
         """An update's losses at the present parameters, as yet uncomputed."""
@@ -125,13 +119,10 @@ class Learner:
         loss, metrics = total_loss(due, self.step(batch, noise))
         tensors = trained(due, self.parameters)
         # Not every loss reads every parameter: TD3+BC has no use for the spread of its actor.
-        gradients: tuple[Tensor | None, ...] = th.autograd.grad(loss, tensors, allow_unused=True) if tensors else ()
-
-        self.optimizer.zero_grad(set_to_none=True)
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            # The fused Adam walks over memory: a transposed gradient (of a stacked layer) would be mixed up silently.
-            tensor.grad = None if gradient is None else gradient.contiguous()
-        self.optimizer.step()
+        gradients = iter(th.autograd.grad(loss, tensors, allow_unused=True) if tensors else ())
+        for part in due:
+            own = list(islice(gradients, len(trained([part], self.parameters))))
+            self.adam.update(part.groups, own, self.learning_rates[part.name])
 
         if number % self.recipe.policy_delay == 0:
             self._move_targets(parts)

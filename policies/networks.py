@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from offline_eval.policies.actors import ActorRule, Distribution
 
 Layers = list[Tensor]
-"""weight, bias, weight, bias, ... as `torch.nn.Linear` shapes them; an ensemble has one more axis in front."""
+"""weight (in, out), bias (out,), weight, bias, ...; an ensemble has one more axis in front.
+
+`torch.nn.Linear` keeps its weight the other way round. This way the gradient of a stacked layer comes out of its matrix
+product as the parameter lies in memory; the copy that the other way needs is a twentieth of a gradient step.
+"""
 
 Parameters = dict[str, Layers]
 """Layers by name: actor, spread, critic, value, target_actor, target_critic."""
@@ -35,10 +39,12 @@ class LayerNormReLU(th.nn.Module):
 
 
 def affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """(batch, out) for a weight (out, in); (n, batch, out) for n of them and x (batch, in) or (n, batch, in)."""
+    """(batch, out) for a weight (in, out); (n, batch, out) for n of them and x (batch, in) or (n, batch, in)."""
     if weight.dim() == 2:
-        return functional.linear(x, weight, bias)
-    return th.baddbmm(bias.unsqueeze(1), x.expand(len(weight), *x.shape[-2:]), weight.transpose(1, 2))
+        return th.addmm(bias, x, weight)
+    if x.dim() == 2:
+        x = x.expand(weight.shape[0], *x.shape)
+    return th.baddbmm(bias.unsqueeze(1), x, weight)
 
 
 def hidden(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
@@ -51,7 +57,7 @@ def hidden(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
 def scalar(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
     """One number a row, (batch,), or (n, batch) for an ensemble."""
     # A matrix product with one column runs at a fiftieth of the speed of this sum.
-    return (hidden(layers, x, activation) * layers[-2]).sum(-1) + layers[-1]
+    return (hidden(layers, x, activation) * layers[-2].transpose(-1, -2)).sum(-1) + layers[-1]
 
 
 @dataclass(frozen=True)

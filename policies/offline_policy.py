@@ -69,6 +69,18 @@ class OfflinePolicy(TD3Policy):
         """Log-density (batch,) of scaled actions; raises for a deterministic actor."""
         return self.distribution(observations).log_prob(actions)
 
+    def parameters_to_vector(self) -> Any:
+        """All weights in one NumPy vector."""
+        return th.cat([parameter.detach().reshape(-1) for parameter in self.parameters()]).cpu().numpy()
+
+    @th.no_grad()
+    def load_from_vector(self, vector: Any) -> None:
+        """Take all weights from a vector, where they are: a trainer may look at the same memory."""
+        values, start = th.as_tensor(vector, dtype=th.float32, device=self.device), 0
+        for parameter in self.parameters():
+            parameter.copy_(values[start : start + parameter.numel()].view(parameter.shape))
+            start += parameter.numel()
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         extraction = self.recipe.extraction
         if extraction is None:

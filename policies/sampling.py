@@ -197,7 +197,7 @@ class Sampler:
         self._rows, self._seed, self._batch_size = rows, seed, batch_size
         self._noise_shape, self._device = noise_shape, device
         self._block: int | None = None
-        self._batch: Batch | None = None
+        self._batches: list[Batch] = []
         self._noise: Tensor | None = None
 
     def indices(self, number: int) -> Array:
@@ -211,14 +211,13 @@ class Sampler:
         block, within = divmod(number, self._rows.block_steps)
         if block != self._block or self._rows.block_steps == 1:
             self._fill(block)
-        assert self._batch is not None
-        start = within * self._batch_size
-        batch = Batch(*(field.narrow(0, start, self._batch_size) for field in self._batch))
-        return batch, None if self._noise is None else self._noise[within]
+        return self._batches[within], None if self._noise is None else self._noise[within]
 
     def _fill(self, block: int) -> None:
         generator = self._generator(block)
-        self._batch, self._block = self._rows.gather(self._draw(generator).ravel()), block
+        gathered = self._rows.gather(self._draw(generator).ravel())
+        columns = [column.view(self._rows.block_steps, self._batch_size, *column.shape[1:]) for column in gathered]
+        self._batches, self._block = [Batch(*parts) for parts in zip(*columns, strict=True)], block
         if self._noise_shape:
             shape = (self._rows.block_steps, self._batch_size, *self._noise_shape)
             self._noise = th.as_tensor(generator.standard_normal(shape, np.float32), device=self._device)

@@ -88,11 +88,11 @@ def put_counters(model: OfflineBase, words: Mapping[str, Any]) -> None:
 
 def states_of(policy: OfflinePolicy, learner: Learner) -> dict[str, dict[str, Any]]:
     """State dicts under TD3's names, in memory of their own."""
-    parameters, optimizer = learner.parameters, learner.optimizer
+    rates, weights = learner.learning_rates, policy.state_dict()
     return {
-        "policy": {name: value.detach().clone() for name, value in policy.state_dict().items()},
-        "actor.optimizer": split_adam(optimizer, parameters["actor"], False, policy.actor.optimizer),
-        "critic.optimizer": split_adam(optimizer, parameters["critic"], True, policy.critic.optimizer),
+        "policy": {name: value.clone(memory_format=th.contiguous_format) for name, value in weights.items()},
+        "actor.optimizer": split_adam(learner.adam, "actor", policy.actor.optimizer, rates["policy"]),
+        "critic.optimizer": split_adam(learner.adam, "critic", policy.critic.optimizer, rates["value"]),
     }
 
 
@@ -103,9 +103,9 @@ def put_states(policy: OfflinePolicy, learner: Learner, states: Mapping[str, Any
         raise InputError("load_path_or_dict", f"must have exactly {', '.join(known)}", list(states))
     if "policy" in states:
         policy.load_state_dict(states["policy"], strict=exact_match)
-    for name, is_stacked in (("actor", False), ("critic", True)):
-        if f"{name}.optimizer" in states:
-            join_adam(learner.optimizer, learner.parameters[name], is_stacked, states[f"{name}.optimizer"])
+    for group in ("actor", "critic"):
+        if f"{group}.optimizer" in states:
+            join_adam(learner.adam, group, states[f"{group}.optimizer"])
 
 
 def arrays_of(model: OfflineBase, mirror: Mirror) -> dict[str, Array]:
@@ -116,8 +116,9 @@ def arrays_of(model: OfflineBase, mirror: Mirror) -> dict[str, Array]:
     for group in _OWN_GROUPS:
         for place, tensor in enumerate(learner.parameters[group]):
             found[f"trained.{group}.{place}"] = tensor
-            for moment, value in learner.optimizer.state[tensor].items():
-                found[f"adam.{group}.{place}.{moment}"] = value
+    for name, tensor in learner.adam.moments().items():
+        if name.startswith(_OWN_GROUPS):
+            found[f"adam.{name}"] = tensor
     arrays: dict[str, Array] = {name: tensor.detach().cpu().numpy() for name, tensor in found.items()}
     if model.has_transform:
         arrays["reward_factor"] = np.array(model.transform.reward_factor)
@@ -129,19 +130,15 @@ def arrays_of(model: OfflineBase, mirror: Mirror) -> dict[str, Array]:
 
 def put_arrays(model: OfflineBase, arrays: Mapping[str, Array]) -> None:
     """Put back what `arrays_of` gave; after `put_states`."""
-    learner = model.learner
-    moments: dict[tuple[str, int], dict[str, Tensor]] = {}
+    moments = model.learner.adam.moments()
     for name, array in arrays.items():
         kind, _, rest = name.partition(".")
         value = th.as_tensor(array, device=model.device)
         if kind == "trained":
             group, place = rest.split(".")
-            learner.parameters[group][int(place)].data.copy_(value)
+            model.learner.parameters[group][int(place)].data.copy_(value)
         elif kind == "adam":
-            group, place, moment = rest.split(".")
-            moments.setdefault((group, int(place)), {})[moment] = value.clone()
-    for (group, number), state in moments.items():
-        learner.optimizer.state[learner.parameters[group][number]] = state
+            moments[rest].copy_(value)
     if "reward_factor" in arrays:
         has_standard = "standard.mean" in arrays
         standard = Standard(arrays["standard.mean"], arrays["standard.scale"]) if has_standard else None

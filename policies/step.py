@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from offline_eval.policies.values import ValueRule
 
 Metrics = dict[str, Tensor]
+"""What to log, named `group/name`, detached; of whatever shape: its mean is taken when it is logged, not every step."""
+
 Loss = tuple[Tensor, Metrics]
-"""A scalar and what to log, named `group/name`."""
+"""A scalar to minimise, and metrics."""
 
 
 class Step:

@@ -1,20 +1,23 @@
 """Between the parameters that are trained and the networks of Stable-Baselines3's TD3 policy.
 
-The critics are trained as one stack; the policy's modules look at slices of the same memory, so that it is always up to
-date. Only where data are transformed do the first and last layers differ: the policy takes observations as the
-environment gives them and answers in raw returns, so the transformation is folded into those layers::
+The critics are trained as one stack, and weights lie as (in, out); the policy's modules look at transposed slices of
+the same memory, so that it is always up to date. Only where data are transformed do the first and last layers differ:
+the policy takes observations as the environment gives them and answers in raw returns, so the transformation is folded
+into those layers::
 
-    W ((x - mean) / scale) + b = (W / scale) x + (b - W (mean / scale))
+    ((x - mean) / scale) W + b = x (W / scale) + (b - mean (W / scale))
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
+from offline_eval.policies.adam import Adam
 from offline_eval.policies.networks import Layers, Parameters
 from offline_eval.policies.transforms import Standard
 
@@ -25,12 +28,11 @@ ACTORS = {"actor": "actor", "target_actor": "actor_target"}
 
 def read_networks(policy: TD3Policy) -> Parameters:
     """Copies of the policy's weights, critics stacked: actor, target_actor, critic, target_critic."""
-    actors = {ours: [p.detach().clone() for p in _actor_layers(policy, theirs)] for ours, theirs in ACTORS.items()}
-    critics = {
-        ours: [th.stack(list(parts)).detach().clone() for parts in zip(*_critic_layers(policy, theirs), strict=True)]
-        for ours, theirs in CRITICS.items()
-    }
-    return {**actors, **critics}
+    copies = {ours: [turned(p.detach()) for p in _actor_layers(policy, theirs)] for ours, theirs in ACTORS.items()}
+    for ours, theirs in CRITICS.items():
+        of_each = _critic_layers(policy, theirs)
+        copies[ours] = [th.stack([turned(p.detach()) for p in parts]) for parts in zip(*of_each, strict=True)]
+    return {name: [layer.clone(memory_format=th.contiguous_format) for layer in copies[name]] for name in copies}
 
 
 class Mirror:
@@ -47,94 +49,97 @@ class Mirror:
         self, policy: TD3Policy, parameters: Parameters, standard: Standard | None, reward_factor: float
     ) -> None:
         self._parameters, self._reward_factor = parameters, reward_factor
-        self._mean = None if standard is None else th.as_tensor(standard.mean, device=policy.device)
-        self._scale = None if standard is None else th.as_tensor(standard.scale, device=policy.device)
-        self._folded: dict[str, Layers] = {}
+        self._shown: dict[str, Layers] = {}
+        self._first: dict[str, tuple[Tensor, Tensor]] = {}
         for name in (*ACTORS, *CRITICS):
-            # `target_actor` may be the same list as `actor`; then it has the same memory.
             shown = list(parameters[name])
-            if self._mean is not None:
+            if standard is not None:
+                self._first[name] = _factor_and_shift(standard, shown[0])
                 shown[:2] = [layer.detach().clone() for layer in shown[:2]]
             if name in CRITICS and reward_factor != 1.0:
                 shown[-2:] = [layer.detach().clone() for layer in shown[-2:]]
-            self._folded[name] = shown
+            self._shown[name] = shown
             _show(policy, name, shown)
         self.refresh()
 
     @th.no_grad()
     def refresh(self) -> None:
         """Fold the present first and last layers; everything else needs no copy."""
-        for name, shown in self._folded.items():
-            trained = self._parameters[name]
-            if self._mean is not None and self._scale is not None:
-                weight, bias = trained[:2]
-                observed = weight[..., : len(self._mean)] / self._scale
-                shown[0].copy_(weight)
-                shown[0][..., : len(self._mean)] = observed
-                shown[1].copy_(bias - observed @ self._mean)
-            if name in CRITICS and self._reward_factor != 1.0:
-                for ours, theirs in zip(trained[-2:], shown[-2:], strict=True):
-                    theirs.copy_(ours / self._reward_factor)
+        for name, (factor, shift) in self._first.items():
+            (weight, bias), (shown_weight, shown_bias) = self._parameters[name][:2], self._shown[name][:2]
+            th.mul(weight, factor, out=shown_weight)
+            th.sub(bias, shift @ weight, out=shown_bias)
+        if self._reward_factor != 1.0:
+            for name in CRITICS:
+                for trained, shown in zip(self._parameters[name][-2:], self._shown[name][-2:], strict=True):
+                    th.div(trained, self._reward_factor, out=shown)
 
     @th.no_grad()
     def adopt(self) -> None:
         """The other way: unfold the layers that the policy shows now, after somebody changed its weights."""
-        for name, shown in self._folded.items():
-            trained = self._parameters[name]
-            if self._mean is not None and self._scale is not None:
-                trained[1].copy_(shown[1] + shown[0][..., : len(self._mean)] @ self._mean)
-                trained[0].copy_(shown[0])
-                trained[0][..., : len(self._mean)] *= self._scale
-            if name in CRITICS and self._reward_factor != 1.0:
-                for ours, theirs in zip(trained[-2:], shown[-2:], strict=True):
-                    ours.copy_(theirs * self._reward_factor)
+        for name, (factor, shift) in self._first.items():
+            (weight, bias), (shown_weight, shown_bias) = self._parameters[name][:2], self._shown[name][:2]
+            th.div(shown_weight, factor, out=weight)
+            th.add(shown_bias, shift @ weight, out=bias)
+        if self._reward_factor != 1.0:
+            for name in CRITICS:
+                for trained, shown in zip(self._parameters[name][-2:], self._shown[name][-2:], strict=True):
+                    th.mul(shown, self._reward_factor, out=trained)
 
     def unfolded(self) -> dict[str, Tensor]:
         """The trained layers of which the policy shows another form, by name and place: what a file needs beside it."""
         return {
             f"{name}.{place}": trained
-            for name, shown in self._folded.items()
+            for name, shown in self._shown.items()
             for place, (trained, seen) in enumerate(zip(self._parameters[name], shown, strict=True))
             if trained.data_ptr() != seen.data_ptr()
         }
 
 
-def split_adam(optimizer: th.optim.Adam, layers: Layers, stacked: bool, like: th.optim.Optimizer) -> dict[str, Any]:
+def _factor_and_shift(standard: Standard, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """1 / scale as a column and mean / scale as a row, for the inputs of a first layer: actions are as they are."""
+    padding = weight.shape[-2] - len(standard.mean)
+    factor = np.concatenate([1.0 / standard.scale, np.ones(padding, np.float32)])
+    shift = np.concatenate([standard.mean / standard.scale, np.zeros(padding, np.float32)])
+    return th.as_tensor(factor[:, None], device=weight.device), th.as_tensor(shift, device=weight.device)
+
+
+def split_adam(adam: Adam, group: str, like: th.optim.Optimizer, learning_rate: float) -> dict[str, Any]:
     """The state dict that a TD3 network's own Adam would have.
 
     Args:
-        optimizer: the one that trains everything.
-        layers: the network's part of the parameters.
-        stacked: whether they are a stack of critics, whose optimiser numbers them critic by critic.
+        adam: the one that trains everything.
+        group: `actor` or `critic`; a stack of critics is numbered critic by critic.
         like: the network's own, unused optimiser, for its settings.
+        learning_rate: the present one.
     """
-    state = [{key: value.clone() for key, value in optimizer.state[layer].items()} for layer in layers]
-    if stacked:
-        count = len(layers[0])
-        state = [
-            {key: value if key == "step" else value[i].clone() for key, value in moments.items()}
-            for i in range(count)
-            for moments in state
-        ]
-    groups = cast("list[dict[str, Any]]", like.state_dict()["param_groups"])
-    groups[0] = {**groups[0], "lr": optimizer.param_groups[0]["lr"]}
-    return {"state": {i: moments for i, moments in enumerate(state) if moments}, "param_groups": groups}
+    steps, first, second = adam.steps[group], adam.first[group], adam.second[group]
+    stacks = range(len(first[0])) if group in CRITICS else [...]
+    moments = [
+        tuple(turned(moment[i]).clone(memory_format=th.contiguous_format) for moment in pair)
+        for i in stacks
+        for pair in zip(first, second, strict=True)
+    ]
+    state = {
+        number: {"step": steps.clone(), "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+        for number, (exp_avg, exp_avg_sq) in enumerate(moments)
+    }
+    groups = [{**settings, "lr": learning_rate} for settings in like.state_dict()["param_groups"]]
+    return {"state": state if steps > 0 else {}, "param_groups": groups}
 
 
-def join_adam(optimizer: th.optim.Adam, layers: Layers, stacked: bool, state_dict: dict[str, Any]) -> None:
+def join_adam(adam: Adam, group: str, state_dict: dict[str, Any]) -> None:
     """Put back what `split_adam` took out."""
     state = state_dict["state"]
-    optimizer_state = optimizer.state
-    for place, layer in enumerate(layers):
-        numbers = [i * len(layers) + place for i in range(len(layer))] if stacked else [place]
-        parts = [state[i] for i in numbers if i in state]
-        if not parts:
-            optimizer_state.pop(layer, None)
-            continue
-        optimizer_state[layer] = {
-            key: th.stack([part[key] for part in parts]) if stacked and key != "step" else parts[0][key].clone()
-            for key in parts[0]
-        }
+    adam.steps[group].copy_(state[0]["step"] if state else th.zeros(()))
+    for kind, table in (("exp_avg", adam.first[group]), ("exp_avg_sq", adam.second[group])):
+        for place, layer in enumerate(table):
+            if not state:
+                layer.zero_()
+            elif group in CRITICS:
+                layer.copy_(th.stack([turned(state[i * len(table) + place][kind]) for i in range(len(layer))]))
+            else:
+                layer.copy_(turned(state[place][kind]))
 
 
 def _show(policy: TD3Policy, name: str, layers: Layers) -> None:
@@ -145,7 +150,12 @@ def _show(policy: TD3Policy, name: str, layers: Layers) -> None:
         modules = [(theirs, [layer[i] for layer in layers]) for i, theirs in enumerate(of_each)]
     for theirs, ours in modules:
         for parameter, layer in zip(theirs, ours, strict=True):
-            parameter.data = layer.detach()
+            parameter.data = turned(layer.detach())
+
+
+def turned(layer: Tensor) -> Tensor:
+    """A weight the other way round; a bias as it is."""
+    return layer.t() if layer.dim() == 2 else layer
 
 
 def _actor_layers(policy: TD3Policy, name: str) -> list[nn.Parameter]:

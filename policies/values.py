@@ -48,7 +48,11 @@ class ValueRule:
     follows_policy: ClassVar[bool] = False
     """Whether the value depends on the policy that is being learned: then neither is learned alone."""
     needs_next_actions: ClassVar[bool] = False
-    """Whether transitions whose next action nobody knows are left out, and learning online is impossible."""
+    """Whether `next_value` reads the data's `next_actions`.
+
+    Transitions whose next action nobody knows are then left out, and learning online is impossible. Without it, a
+    trajectory's last transition has its own action there.
+    """
 
     def next_value(self, step: Step) -> Tensor:
         """What follows the next observation, (batch,) or (n_critics, batch); called without gradient."""
@@ -89,7 +93,7 @@ def critic_loss(step: Step, penalties: tuple[Penalty, ...] = ()) -> Loss:
 
     qs = step.networks.qs(batch.observations, batch.actions)
     total = td_loss(qs, target)
-    metrics = {"critic/td_loss": total.detach(), "critic/q": qs.detach().mean()}
+    metrics = {"critic/td_loss": total.detach(), "critic/q": qs.detach()}
     for term in (rule.loss, *penalties):
         loss, more = term(step)
         total, metrics = total + loss, metrics | more
@@ -141,7 +145,7 @@ class Implicit(ValueRule):
     def loss(self, step: Step) -> Loss:
         """The expectile regression of V on the smallest target critic."""
         loss = expectile_loss(step.data_q - step.v, self.expectile)
-        return loss, {"value/loss": loss.detach(), "value/v": step.v.detach().mean()}
+        return loss, {"value/loss": loss.detach(), "value/v": step.v.detach()}
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,7 @@ def algorithm(recipe="iql", env=None, **words):
 def numbers(model):
     """Everything that training changes, by name."""
     found = {f"{name}.{i}": p for name, group in model.learner.parameters.items() for i, p in enumerate(group)}
-    for name, tensor in list(found.items()):
-        for moment, value in model.learner.optimizer.state[tensor].items():
-            found[f"{name}.{moment}"] = value
+    found |= {f"{name} (Adam)": moment for name, moment in model.learner.adam.moments().items()}
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
@@ -533,7 +531,7 @@ def test_the_schedules_are_followed(dataset):
 
     class Look(BaseCallback):
         def _on_step(self):
-            rates.append([group["lr"] for group in self.model.learner.optimizer.param_groups])
+            rates.append(list(self.model.learner.learning_rates.values()))
             return True
 
     algorithm("iql", learning_rate=lambda remaining: 1e-3 * remaining).fit(dataset, 4, callback=Look())
@@ -684,6 +682,8 @@ def test_discrete_actions_in_the_data_are_refused_in_fit():
         ({"learning_rate": -1.0}, "`learning_rate` must be > 0"),
         ({"policy_kwargs": {"net_arch": [8], "use_sde": True}}, "must be some of net_arch, .*Received 'use_sde'"),
         ({"policy_kwargs": {"n_critics": 0}}, "`n_critics` must be >= 1"),
+        ({"policy_kwargs": {"net_arch": {"pi": [8], "qf": []}}}, "`net_arch` must have a hidden layer"),
+        ({"policy_kwargs": {"optimizer_kwargs": {"amsgrad": True}}}, "must be some of betas, eps, weight_decay"),
     ],
 )
 def test_words_out_of_range_are_refused_in_the_constructor(words, message):
