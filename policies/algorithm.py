@@ -180,10 +180,11 @@ class OfflineAlgorithm(OfflineBase):
             raise InputError("gradient_steps", "must be >= 1", gradient_steps)
         if not self._is_built:
             self._take_spaces(dataset.observation_space, dataset.action_space)
+        digest = dataset.fingerprint
         dataset = dataset.for_spaces(self.observation_space, self.action_space)
         if self._transform is None:
             self.set_transform(self.recipe.observations.statistics(dataset), self.recipe.rewards.factor(dataset))
-        Fitting(self, parts, dataset, validation).run(gradient_steps, callback, progress_bar, **options)
+        Fitting(self, parts, dataset, digest, validation).run(gradient_steps, callback, progress_bar, **options)
         self._dataset, self.replay_buffer = dataset, None
         return self
 
@@ -218,10 +219,12 @@ class OfflineAlgorithm(OfflineBase):
         Raises:
             InputError: no environment, no data seen yet, or a value rule that cannot learn online.
         """
-        if self.recipe.extraction is None or (self.recipe.value is not None and self.recipe.value.needs_next_actions):
+        rule = self.recipe.value
+        if self.recipe.extraction is None or rule is None or rule.needs_next_actions:
             raise InputError(
-                "recipe", "must be able to learn online", self.recipe, "the value of a given policy is learned by fit"
-            )
+                "recipe", "must learn a policy from a value that new steps improve", self.recipe,
+                "Recipe(Implicit(), AWR()) does, for example; fit learns this one from data",
+            )  # fmt: skip
         if is_stub(self.env):
             raise InputError("env", "must be given to learn online", None, "OfflineAlgorithm(recipe, env) or set_env")
         assert self.env is not None

@@ -257,7 +257,7 @@ class OfflineBase(OffPolicyAlgorithm):
         saved = read_algorithm(path, th.device("cpu") if device == "auto" else th.device(device))
         words = saved.words
         chosen = recipe_from_json(words["recipe"]) if recipe is None else recipe
-        model = cls(chosen, None, **{**words_from_json(words["constructor"]), **changed}, device=device)
+        model = cls(chosen, None, **words_from_json(words["constructor"], changed), device=device)
         model.run_seed = int(words["run_seed"])
         model._take_spaces(space_from_json(words["observation_space"]), space_from_json(words["action_space"]))
         put_states(model.policy, model.learner, saved.states, exact_match=True)

@@ -31,6 +31,7 @@ class Fitting:
         model: what learns.
         parts: of it.
         dataset: with the model's spaces.
+        digest: its fingerprint.
         validation: trajectories kept apart; None for none.
 
     Raises:
@@ -38,15 +39,20 @@ class Fitting:
     """
 
     def __init__(
-        self, model: OfflineAlgorithm, parts: tuple[Part, ...], dataset: Dataset, validation: Dataset | None
+        self,
+        model: OfflineAlgorithm,
+        parts: tuple[Part, ...],
+        dataset: Dataset,
+        digest: str,
+        validation: Dataset | None,
     ) -> None:
-        self._model, self._parts, self._dataset = model, parts, dataset
+        self._model, self._parts, self._digest = model, parts, digest
         learns_value = any(part.name == "value" for part in parts)
         self._rule = model.recipe.value if learns_value else None
         self._rows = self._rows_of(dataset)
         if len(self._rows) < model.batch_size:
             raise InputError(
-                "dataset", f"must have at least a batch of transitions ({model.batch_size})", 
+                "dataset", f"must have at least a batch of transitions ({model.batch_size})",
                 bare(f"{len(self._rows)}"), "give a smaller batch_size, or more data",
             )  # fmt: skip
         noise_shape = model.noise_shape if learns_value else ()
@@ -104,7 +110,7 @@ class Fitting:
         listening.on_training_end()
 
     def _note_fingerprint(self, is_new_run: bool) -> None:
-        digest = self._dataset.fingerprint
+        digest = self._digest
         for part in self._parts:
             before = self._model.fingerprints.get(part.name)
             if not is_new_run and before not in (None, digest):

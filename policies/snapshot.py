@@ -45,13 +45,14 @@ def constructor_words(model: OfflineBase) -> dict[str, Any]:
     return {**words, "stats_window_size": model._stats_window_size, "action_noise": model.action_noise}
 
 
-def words_from_json(words: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's words from a file."""
-    return {
-        **words,
-        "train_freq": tuple(words["train_freq"]),
-        "policy_kwargs": activation_from_json(words["policy_kwargs"]),
-    }
+def words_from_json(words: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's words from a file, some of them changed."""
+    kept = {name: value for name, value in words.items() if name not in changed}
+    if "policy_kwargs" in kept:
+        kept["policy_kwargs"] = activation_from_json(kept["policy_kwargs"])
+    if "train_freq" in kept:
+        kept["train_freq"] = tuple(kept["train_freq"])
+    return {**kept, **changed}
 
 
 def words_of(model: OfflineBase) -> dict[str, Any]:

@@ -477,7 +477,8 @@ def test_several_policies_from_one_value(dataset):
         (lambda m, d: m("iql").save("nowhere"), "call fit first"),
         (lambda m, d: m("iql").learn(3), "`env` must be given to learn online"),
         (lambda m, d: m("iql", "Pendulum-v1").learn(3), "must have seen a data set"),
-        (lambda m, d: m("onestep", "Pendulum-v1").fit(d, 1).learn(3), "must be able to learn online"),
+        (lambda m, d: m("onestep", "Pendulum-v1").fit(d, 1).learn(3), "from a value that new steps improve"),
+        (lambda m, d: m("bc", "Pendulum-v1").fit(d, 1).learn(3), "from a value that new steps improve"),
         (lambda m, d: m("iql").fit(d, 1).learn(3), "`env` must be given to learn online"),
     ],
 )
