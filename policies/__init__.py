@@ -1,4 +1,4 @@
-"""What yields an action or a value: agents opened from files, critics, normalisation."""
+"""What yields an action or a value: agents opened from files, critics, normalisation, offline training."""
 
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,16 @@ _HOME = {
     "find_vecnormalize": "normalization",
     "read_vecnormalize": "vecnormalize_file",
     "weights_hash": "fingerprint",
+    "OfflineAlgorithm": "algorithm",
+    "RECIPES": "recipes",
+    "Recipe": "recipes",
+    "recipe_of": "recipes",
 }
 
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from offline_eval.policies.algorithm import OfflineAlgorithm as OfflineAlgorithm
     from offline_eval.policies.critics import QCritic as QCritic
     from offline_eval.policies.critics import critic_of as critic_of
     from offline_eval.policies.fingerprint import weights_hash as weights_hash
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from offline_eval.policies.normalization import Normalized as Normalized
     from offline_eval.policies.normalization import Statistics as Statistics
     from offline_eval.policies.normalization import find_vecnormalize as find_vecnormalize
+    from offline_eval.policies.recipes import RECIPES as RECIPES
+    from offline_eval.policies.recipes import Recipe as Recipe
+    from offline_eval.policies.recipes import recipe_of as recipe_of
     from offline_eval.policies.vecnormalize_file import read_vecnormalize as read_vecnormalize
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -179,6 +179,13 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
             bare(f"{type(model).__name__}, which has a V(s) only"),
             "take the critic of another agent of this environment (`--critic FILE`), or a Q fitted to logged data",
         )
+    if getattr(model, "recipe", None) is not None and model.recipe.value is None:
+        raise CriticError(
+            "model",
+            "must have learned a value",
+            bare("a recipe without one: its critic was never trained"),
+            "train one with a value, or fit its Q to logged data: `offline-eval critic`",
+        )
     space = model.observation_space
     network = live_view(getattr(policy, name))
     values = _PlainEnsembleQ.of(network, space) or heads[name](network, space)

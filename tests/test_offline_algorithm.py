@@ -21,9 +21,18 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from offline_eval.datasets.arrays import from_arrays, from_trajectories
-from offline_eval.errors import AgentFileError, DatasetError, InputError, NonFiniteLoss, SpaceError, StorageError
+from offline_eval.errors import (
+    AgentFileError,
+    CriticError,
+    DatasetError,
+    InputError,
+    NonFiniteLoss,
+    SpaceError,
+    StorageError,
+)
 from offline_eval.policies.actors import Gaussian, StateGaussian, TanhGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
+from offline_eval.policies.critics import critic_of
 from offline_eval.policies.extraction import AWR, BC, DDPGBC, BestOfN
 from offline_eval.policies.networks import LayerNormReLU
 from offline_eval.policies.recipes import RECIPES, Recipe, recipe_of
@@ -141,6 +150,12 @@ def test_the_critic_in_the_file_takes_raw_observations_and_answers_in_raw_return
         th.testing.assert_close(th.cat(shown, 1).T, trained, rtol=1e-4, atol=1e-4)
     # By hand: returns of the data spread over this range, which becomes 10.
     assert factor == pytest.approx(10.0 / np.ptp(dataset.returns))
+
+
+def test_a_recipe_without_a_value_has_no_critic(dataset):
+    with pytest.raises(CriticError, match="must have learned a value"):
+        critic_of(algorithm("bc").fit(dataset, 2))
+    assert critic_of(algorithm("iql").fit(dataset, 2)).gamma == 0.99
 
 
 def test_standardising_divides_by_the_deviation_and_leaves_constants(dataset):
