@@ -56,7 +56,7 @@ def contenders(agent: str, env: str, episodes: int, folder: Path) -> dict[str, C
 
     runs: dict[str, Callable[[], float]] = {THEIRS: theirs}
     for workers in (1, 2):
-        for n_envs in (8, 16):
+        for n_envs in (8, 16, 32):
             runs[f"evaluate, {n_envs} envs x {workers} workers"] = ours(n_envs=n_envs, workers=workers)
     runs["evaluate, 16 envs x 2 workers, with their start"] = whole(n_envs=16, workers=2)
     runs["evaluate, 8 envs, with making them"] = whole(n_envs=8)

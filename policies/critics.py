@@ -179,7 +179,8 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
             bare(f"{type(model).__name__}, which has a V(s) only"),
             "take the critic of another agent of this environment (`--critic FILE`), or a Q fitted to logged data",
         )
-    if getattr(model, "recipe", None) is not None and model.recipe.value is None:
+    recipe: Any = getattr(model, "recipe", None)  # of an OfflineAlgorithm
+    if recipe is not None and recipe.value is None:
         raise CriticError(
             "model",
             "must have learned a value",

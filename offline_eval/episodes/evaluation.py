@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,23 @@ def evaluate(
     on_cpu = _device_type(model) == "cpu"
     num_workers = _num_workers(workers, plan, env, on_cpu, n_envs)
 
+    table: dict[int, Episode] = {episode.index: episode for episode in done}
+    missing = [index for index in range(len(plan)) if index not in table]
+    num_workers = max(1, min(num_workers, len(missing)))
+
     hash_before = weights_hash(model)
     share = Share(
         policy=_policy_of(model),
         rule=rule,
         env=env,
         plan=plan,
-        n_envs=min(n_envs, len(plan)),
+        # No worker takes more than its share, or the first one ready would leave none to the others.
+        n_envs=max(1, min(n_envs, ceil(len(missing) / num_workers))),
         width=(WIDTH if on_cpu else None) if isinstance(width, str) else width,
         deterministic=deterministic,
         step_limit=step_limit,
         log=_log_folder(log_states, env),
     )
-    table: dict[int, Episode] = {episode.index: episode for episode in done}
-    missing = [index for index in range(len(plan)) if index not in table]
 
     def tell(episode: Episode) -> None:
         table[episode.index] = episode
@@ -108,10 +112,9 @@ def evaluate(
     if missing and num_workers > 1:
         import cloudpickle
 
-        play_in_workers(cloudpickle.dumps(share), missing, min(num_workers, len(missing)), tell, clock.start)
+        play_in_workers(cloudpickle.dumps(share), missing, num_workers, tell, clock.start)
     elif missing:
-        clock.start()
-        notes = share(in_order(missing), tell)
+        notes = share(in_order(missing), tell, clock.start)
     clock.stop()
 
     if not deterministic:

@@ -39,10 +39,15 @@ class Share:
     log: LogFolder | None
 
     def __call__(
-        self, next_entry: Callable[[], int | None], on_episode: Callable[[Episode], None], number: int = 0
+        self,
+        next_entry: Callable[[], int | None],
+        on_episode: Callable[[Episode], None],
+        on_ready: Callable[[], None],
+        number: int = 0,
     ) -> tuple[str, ...]:
-        """Play; returns the notes of the seats."""
+        """Play, and say when the seats are made; returns their notes."""
         seats = make_seats(self.env, self.n_envs)
+        on_ready()
         try:
             self.play_at(seats, next_entry, on_episode, number)
             return seats.notes

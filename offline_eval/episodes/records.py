@@ -71,7 +71,7 @@ class Evaluation:
         recipe: the steering rule as plain data, None for the policy as it is.
         plan: what was asked for.
         episodes: one record per plan entry.
-        wall_time: seconds, without the start of worker processes.
+        wall_time: seconds of playing, without the start of worker processes and the making of environments.
         weights_hash: of the policy before and after; None where it has no weights.
         invariant: whether the table is independent of the number of environments and workers.
         notes: what a reader should know: a global generator was used, a limit was set, ...

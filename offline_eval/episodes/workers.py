@@ -18,8 +18,8 @@ from typing import Any
 from offline_eval.episodes.records import Episode
 from offline_eval.errors import OfflineEvalError, WorkerError
 
-Job = Callable[[Callable[[], "int | None"], Callable[[Episode], None], int], None]
-"""What a worker does: given what hands out entries, what to tell of episodes, and the worker's number."""
+Job = Callable[[Callable[[], "int | None"], Callable[[Episode], None], Callable[[], None], int], object]
+"""What a worker does: given what hands out entries, what to tell of episodes and when ready, and its number."""
 
 _PRELOADED = ("offline_eval.episodes.playing", "stable_baselines3")
 _PATIENCE = 0.5  # seconds between two looks at whether the workers still live
@@ -57,7 +57,7 @@ def play_in_workers(
         indices: what is to be played; every worker takes the next one when a seat is free.
         num_workers: processes.
         on_episode: told of every finished episode, in this process.
-        on_ready: told once, when the first worker begins.
+        on_ready: told once, when the first worker has made its environments.
 
     Raises:
         WorkerError: a worker died; the episodes told of until then stand.
@@ -121,8 +121,7 @@ def _work(job: bytes, indices: list[int], position: Any, results: Any, number: i
 
     try:
         play: Job = pickle.loads(job)
-        results.put("ready")
-        play(next_entry, results.put, number)
+        play(next_entry, results.put, lambda: results.put("ready"), number)
         results.put("done")
     except BaseException as error:  # whatever it is, the parent raises it
         if not isinstance(error, OfflineEvalError):
