@@ -11,7 +11,8 @@ import os
 import pickle
 import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -29,18 +30,27 @@ def worker_context() -> BaseContext:
     """The start method: a fork server where there is one, else fresh processes."""
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
+    with _without_current_folder():
+        forkserver.ensure_running()
     return context
 
 
-def warm_up() -> None:
-    """Start the fork server now, so that it imports on another core while this process does."""
-    if sys.platform != "win32":
-        worker_context()
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Python as with `-P`: what lies in the current folder, named like a module, is not taken for it."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def play_in_workers(

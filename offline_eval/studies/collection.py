@@ -162,9 +162,9 @@ def collect(
         if workers > 1:
             import cloudpickle
 
-            play_in_workers(cloudpickle.dumps(job), wanted, min(workers, len(wanted)), tell, lambda: None)
+            play_in_workers(cloudpickle.dumps(job), wanted, min(workers, len(wanted)), tell, _nothing)
         else:
-            job(in_order(wanted), tell)
+            job(in_order(wanted), tell, _nothing)
     return open_log(folder)
 
 
@@ -214,6 +214,10 @@ def _rounds(lengths: dict[int, int], num_steps: int) -> Iterator[list[int]]:
         yield [index for index in range(gap, gap + count) if index not in lengths]
 
 
+def _nothing() -> None:
+    """Nobody waits for the environments to be made."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """One process's share."""
@@ -227,9 +231,14 @@ class _Job:
     env_id: str
 
     def __call__(
-        self, next_entry: Callable[[], int | None], on_episode: Callable[[Episode], None], number: int = 0
+        self,
+        next_entry: Callable[[], int | None],
+        on_episode: Callable[[Episode], None],
+        on_ready: Callable[[], None],
+        number: int = 0,
     ) -> None:
         seats = make_seats(self.env, self.n_envs)
+        on_ready()
         env = seats.env(0)
         writer = ShardWriter(
             self.folder,
