@@ -10,12 +10,14 @@ _HOME = {
     "Evaluation": "records",
     "PlanEntry": "plan",
     "evaluate": "evaluation",
+    "evaluate_rules": "evaluation",
 }
 
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
     from offline_eval.episodes.evaluation import evaluate as evaluate
+    from offline_eval.episodes.evaluation import evaluate_rules as evaluate_rules
     from offline_eval.episodes.plan import EpisodePlan as EpisodePlan
     from offline_eval.episodes.plan import PlanEntry as PlanEntry
     from offline_eval.episodes.records import Episode as Episode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space
@@ -13,15 +13,27 @@ from offline_eval.types import Array, FloatArray, Observations, Predictor
 from offline_eval.wrappers.host import Steering, noise_generator
 
 
+class Played(NamedTuple):
+    """What steers an episode.
+
+    Attributes:
+        steering: a rule on its host, None for the policy as it is.
+        row: the episode's entry where the rule holds several; None where it has one for each seat, or one for all.
+    """
+
+    steering: Steering | None
+    row: int | None = None
+
+
 class Acting:
-    """A policy, and the rule that steers it, at `num_seats` seats.
+    """A policy, and the rules that steer it, at `num_seats` seats.
 
     Seats keep their row in their block, and a row without an episode is fed with zeros, so that a recurrent policy's
     state stays where it belongs whatever the number of live seats.
 
     Args:
         policy: anything with SB3's `predict`.
-        steering: the rule on its host, None for the policy as it is.
+        played: what an episode may be steered by; each says at its beginning by which.
         observation_space: of one environment.
         num_seats: environments side by side.
         width: rows of a padded batch, None for one batch of `num_seats` rows.
@@ -31,13 +43,13 @@ class Acting:
     def __init__(
         self,
         policy: Predictor,
-        steering: Steering | None,
+        played: Sequence[Played],
         observation_space: Space[Any],
         num_seats: int,
         width: int | None,
         deterministic: bool,
     ) -> None:
-        self.policy, self.steering, self.deterministic = policy, steering, deterministic
+        self.policy, self.deterministic = policy, deterministic
         width = width or num_seats
         num_rows = -(-num_seats // width) * width
         self._blocks = np.arange(num_rows).reshape(-1, width)
@@ -46,13 +58,16 @@ class Acting:
         self._starts = np.ones(num_rows, dtype=bool)
         self._states: list[Any] = [None] * len(self._blocks)
         self._generators: list[np.random.Generator | None] = [None] * num_rows
-        self._totals: dict[str, FloatArray] = {}
+        self._played = list(played)
+        self._by = [self._played[0]] * num_rows
+        self._totals: dict[Steering | None, dict[str, FloatArray]] = {by.steering: {} for by in self._played}
 
-    def begin(self, seat: int, observation: Any, seed: int) -> None:
-        """A new episode at this seat."""
+    def begin(self, seat: int, observation: Any, seed: int, number: int = 0) -> None:
+        """A new episode at this seat, steered by the given one of `played`."""
         self._starts[seat] = True
-        self._generators[seat] = noise_generator(seed) if self.steering is not None else None
-        for totals in self._totals.values():
+        self._by[seat] = self._played[number]
+        self._generators[seat] = noise_generator(seed) if self._by[seat].steering is not None else None
+        for totals in self._totals[self._by[seat].steering].values():
             totals[seat] = 0.0
         self.see(seat, observation)
 
@@ -66,7 +81,8 @@ class Acting:
 
     def reported(self, seat: int, num_steps: int) -> dict[str, float]:
         """What the rule reported at this seat, mean over the steps of its episode."""
-        return {name: float(totals[seat]) / num_steps for name, totals in self._totals.items()}
+        totals = self._totals[self._by[seat].steering]
+        return {name: float(values[seat]) / num_steps for name, values in totals.items()}
 
     def act(self, live: Sequence[int]) -> tuple[Array, Array]:
         """Act for the live seats.
@@ -86,16 +102,27 @@ class Acting:
         chosen = np.concatenate(parts)[: self._num_seats]
         self._starts[:] = True
         self._starts[live] = False
-        if self.steering is None:
+        groups: dict[Steering, list[int]] = {}
+        for seat in live:
+            steering = self._by[seat].steering
+            if steering is not None:
+                groups.setdefault(steering, []).append(seat)
+        if not groups:
             return chosen, chosen
-        rows = np.asarray(live)
-        noise = self.steering.draw_noise([self._generators[seat] for seat in live])  # type: ignore[misc]
-        steered, metrics = self.steering(take(self._observations, rows), chosen[rows], noise, rows)
         executed = chosen.copy()
-        executed[rows] = steered
-        for name, values in metrics.items():
-            self._totals.setdefault(name, np.zeros(self._num_seats))[rows] += values
+        for steering, seats in groups.items():
+            executed[seats] = self._steer(steering, chosen, seats)
         return chosen, executed
+
+    def _steer(self, steering: Steering, chosen: Array, seats: list[int]) -> Array:
+        seated = np.asarray(seats)
+        noise = steering.draw_noise([self._generators[seat] for seat in seats])  # type: ignore[misc]
+        entries = np.array([seat if self._by[seat].row is None else self._by[seat].row for seat in seats])
+        steered, metrics = steering(take(self._observations, seated), chosen[seated], noise, entries)
+        totals = self._totals[steering]
+        for name, values in metrics.items():
+            totals.setdefault(name, np.zeros(self._num_seats))[seated] += values
+        return steered
 
 
 def _zeros(space: Space[Any], num_rows: int) -> Observations:

@@ -1,10 +1,11 @@
-"""`evaluate`: a policy, an environment, a plan; exactly the planned episodes."""
+"""`evaluate`: a policy, an environment, a plan; exactly the planned episodes. `evaluate_rules`: under several rules."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,96 @@ def evaluate(
         InputError: an argument breaks a rule.
         WorkerError: a worker process died.
     """
+    evaluations = _play(
+        model,
+        env,
+        plan,
+        {"": rule},
+        n_envs=n_envs,
+        workers=workers,
+        device=device,
+        deterministic=deterministic,
+        width=width,
+        step_limit=step_limit,
+        log_states=log_states,
+        done={"": done},
+        on_episode=None if on_episode is None else lambda _, episode: on_episode(episode),
+    )
+    return evaluations[""]
+
+
+def evaluate_rules(
+    model: Predictor | str | Path,
+    env: EnvironmentLike,
+    plan: EpisodePlan | None,
+    rules: Mapping[str, Rule | None],
+    *,
+    n_envs: int = WIDTH,
+    workers: int | str = 1,
+    device: str = "auto",
+    deterministic: bool = True,
+    width: int | str | None = "auto",
+    step_limit: int | None = None,
+    done: Mapping[str, Collection[Episode]] | None = None,
+    on_episode: Callable[[str, Episode], None] | None = None,
+) -> dict[str, Evaluation]:
+    """Play the whole plan under each of several rules, all side by side in one rollout.
+
+    The episodes are those of `evaluate` with one rule after the other, to the last bit; only the time differs. The
+    policy is asked once for all of them, and rules that differ in their number alone share their critic calls.
+
+    Args:
+        model: as in `evaluate`, as are the arguments left out here.
+        env: where to play.
+        plan: the episodes of each rule.
+        rules: by name; None is the unsteered policy.
+        n_envs: environments side by side in each process; as many as a padded batch has rows cost little more than one.
+        workers: processes.
+        device: where an agent's file is loaded.
+        deterministic: the policy's mean action, or draws.
+        width: rows of a padded batch.
+        step_limit: cut episodes after so many steps.
+        done: finished episodes of an interrupted call, by rule.
+        on_episode: told the rule's name and each episode as it finishes.
+
+    Returns:
+        An evaluation for each rule. Its wall time is the rollout's, divided among the rules by their steps.
+    """
+    if not rules:
+        raise InputError("rules", "must name at least one", rules, "None stands for the unsteered policy")
+    return _play(
+        model,
+        env,
+        plan,
+        rules,
+        n_envs=n_envs,
+        workers=workers,
+        device=device,
+        deterministic=deterministic,
+        width=width,
+        step_limit=step_limit,
+        log_states=None,
+        done=done or {},
+        on_episode=on_episode,
+    )
+
+
+def _play(
+    model: Predictor | str | Path,
+    env: EnvironmentLike,
+    plan: EpisodePlan | None,
+    rules: Mapping[str, Rule | None],
+    *,
+    n_envs: int,
+    workers: int | str,
+    device: str,
+    deterministic: bool,
+    width: int | str | None,
+    step_limit: int | None,
+    log_states: str | Path | None,
+    done: Mapping[str, Collection[Episode]],
+    on_episode: Callable[[str, Episode], None] | None,
+) -> dict[str, Evaluation]:
     plan = plan or EpisodePlan.seeded()
     if n_envs < 1:
         raise InputError("n_envs", "must be >= 1", n_envs)
@@ -82,16 +173,22 @@ def evaluate(
             "drop one of the two: observations are normalised once",
         )
     on_cpu = _device_type(model) == "cpu"
-    num_workers = _num_workers(workers, plan, env, on_cpu, n_envs)
+    num_workers = _num_workers(workers, len(plan) * len(rules), env, on_cpu)
 
-    table: dict[int, Episode] = {episode.index: episode for episode in done}
-    missing = [index for index in range(len(plan)) if index not in table]
+    names = list(rules)
+    tables: dict[str, dict[int, Episode]] = {name: {e.index: e for e in done.get(name, ())} for name in names}
+    missing = [
+        number * len(plan) + index
+        for number, name in enumerate(names)
+        for index in range(len(plan))
+        if index not in tables[name]
+    ]
     num_workers = max(1, min(num_workers, len(missing)))
 
     hash_before = weights_hash(model)
     share = Share(
         policy=_policy_of(model),
-        rule=rule,
+        rules=tuple(rules.values()),
         env=env,
         plan=plan,
         # No worker takes more than its share, or the first one ready would leave none to the others.
@@ -103,9 +200,11 @@ def evaluate(
     )
 
     def tell(episode: Episode) -> None:
-        table[episode.index] = episode
+        number, index = divmod(episode.index, len(plan))
+        episode, name = replace(episode, index=index), names[number]
+        tables[name][index] = episode
         if on_episode is not None:
-            on_episode(episode)
+            on_episode(name, episode)
 
     clock = _Clock()
     notes: tuple[str, ...] = ()
@@ -119,17 +218,25 @@ def evaluate(
 
     if not deterministic:
         notes += ("actions were drawn from global generators: the table depends on n_envs and workers",)
-    return Evaluation(
-        env=environment_id(env),
-        algorithm=type(getattr(model, "model", model)).__name__,  # of what a normaliser or a steering wraps
-        recipe=recipe(rule),
-        plan=plan,
-        episodes=tuple(table[index] for index in range(len(plan))),
-        wall_time=clock.seconds,
-        weights_hash=(hash_before, weights_hash(model)),
-        invariant=deterministic and on_cpu and share.width is not None and not notes,
-        notes=notes,
-    )
+    hash_after = weights_hash(model)
+    num_steps = sum(episode.length for table in tables.values() for episode in table.values())
+
+    def table_of(name: str) -> Evaluation:
+        episodes = tuple(tables[name][index] for index in range(len(plan)))
+        share_of_steps = sum(episode.length for episode in episodes) / num_steps if num_steps else 1 / len(names)
+        return Evaluation(
+            env=environment_id(env),
+            algorithm=type(getattr(model, "model", model)).__name__,  # of what a normaliser or a steering wraps
+            recipe=recipe(rules[name]),
+            plan=plan,
+            episodes=episodes,
+            wall_time=clock.seconds * share_of_steps,
+            weights_hash=(hash_before, hash_after),
+            invariant=deterministic and on_cpu and share.width is not None and not notes,
+            notes=notes,
+        )
+
+    return {name: table_of(name) for name in names}
 
 
 class _Clock:
@@ -145,15 +252,15 @@ class _Clock:
         self.seconds = time.perf_counter() - self._began if self._began else 0.0
 
 
-def _num_workers(workers: int | str, plan: EpisodePlan, env: EnvironmentLike, on_cpu: bool, n_envs: int) -> int:
+def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on_cpu: bool) -> int:
     if workers == "auto":
         if not on_cpu or environment_factory(env) is None:
             return 1
         import gymnasium as gym
 
         limit = gym.spec(env).max_episode_steps if isinstance(env, str) else None
-        affordable = len(plan) * (limit or 1000) // _WORTH_A_WORKER
-        return max(1, min(affordable, _num_cores(), len(plan)))
+        affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
+        return max(1, min(affordable, _num_cores(), num_episodes))
     if not isinstance(workers, int) or workers < 1:
         raise InputError("workers", 'must be a number >= 1 or "auto"', workers)
     if workers > 1 and not on_cpu:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offline_eval.environments import EnvironmentLike
-from offline_eval.episodes.acting import Acting
+from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.isolation import one_thread, seeded_globals
 from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode
@@ -16,6 +16,7 @@ from offline_eval.episodes.rollout import play
 from offline_eval.episodes.seats import Seats, make_seats
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.host import Steering
+from offline_eval.wrappers.stacking import stack
 
 if TYPE_CHECKING:
     from offline_eval.episodes.log import LogFolder
@@ -26,10 +27,13 @@ DEFAULT_STEP_LIMIT = 10_000
 
 @dataclass(frozen=True)
 class Share:
-    """Everything a process needs to play its share; called with what hands out the entries."""
+    """Everything a process needs to play its share; called with what hands out the entries.
+
+    With several rules every one of them plays the whole plan: entry `k * len(plan) + i` is entry i under rule k.
+    """
 
     policy: Predictor
-    rule: Rule | None
+    rules: tuple[Rule | None, ...]
     env: EnvironmentLike
     plan: EpisodePlan
     n_envs: int
@@ -62,10 +66,13 @@ class Share:
         number: int = 0,
     ) -> None:
         """Play at these seats."""
-        steering = None
-        if self.rule is not None:
-            steering = Steering(self.rule, seats.observation_space, seats.action_space, self.width)
-        acting = Acting(self.policy, steering, seats.observation_space, seats.num_seats, self.width, self.deterministic)
+        hosts: dict[int, Steering] = {}
+        played = []
+        for rule, row in stack(self.rules):
+            if rule is not None and id(rule) not in hosts:
+                hosts[id(rule)] = Steering(rule, seats.observation_space, seats.action_space, self.width)
+            played.append(Played(None if rule is None else hosts[id(rule)], row))
+        acting = Acting(self.policy, played, seats.observation_space, seats.num_seats, self.width, self.deterministic)
         limit = self.step_limit
         if limit is None and seats.max_episode_steps is None:
             limit = DEFAULT_STEP_LIMIT

@@ -44,6 +44,8 @@ def play(
 ) -> None:
     """Play plan entries until `next_entry` gives None.
 
+    Indices run through the plan once for each of the rules that `acting` has, one rule after the other.
+
     Args:
         seats: the environments.
         acting: the policy at these seats.
@@ -106,16 +108,17 @@ def _fill(
                 indices[seat] = index
         if not indices:
             return
-        starts = seats.begin({seat: plan[index] for seat, index in indices.items()})
+        entries = {seat: plan[index % len(plan)] for seat, index in indices.items()}
+        starts = seats.begin(entries)
         for seat, index in indices.items():
-            start, episode = starts[seat], _Playing(index, plan[index].seed)
+            start, episode = starts[seat], _Playing(index, entries[seat].seed)
             if not isinstance(start, Start):
                 on_episode(_failed(episode, start))
                 continue
             playing[seat] = episode
-            acting.begin(seat, start.observation, episode.seed)
+            acting.begin(seat, start.observation, episode.seed, index // len(plan))
             if log is not None:
-                log.begin(seat, start, plan[index], index)
+                log.begin(seat, start, entries[seat], index)
 
 
 def _failed(episode: _Playing, error: Exception) -> Episode:

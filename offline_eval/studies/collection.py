@@ -25,7 +25,7 @@ from offline_eval.datasets.recorder import EpisodeRecorder
 from offline_eval.datasets.writing import replacing
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan
-from offline_eval.episodes.acting import Acting
+from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.isolation import one_thread
 from offline_eval.episodes.playing import DEFAULT_STEP_LIMIT
 from offline_eval.episodes.rollout import in_order
@@ -262,7 +262,8 @@ class _Job:
     ) -> None:
         if seats.start_together:
             raise InputError("env", "must be an id, a spec, a factory or a single environment", bare("a vector"))
-        acting = Acting(self.policy, None, seats.observation_space, seats.num_seats, WIDTH, deterministic=True)
+        plain = [Played(None)]
+        acting = Acting(self.policy, plain, seats.observation_space, seats.num_seats, WIDTH, deterministic=True)
         recorder = EpisodeRecorder(seats.num_seats)
         limit = DEFAULT_STEP_LIMIT if seats.max_episode_steps is None else None
         playing: dict[int, int] = {}
