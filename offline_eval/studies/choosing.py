@@ -1,0 +1,146 @@
+"""Which of many candidates has earned its gain: the gate of a trial, on returns alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+
+from offline_eval.errors import InputError, bare
+from offline_eval.stats import PairedDifference, paired_difference
+from offline_eval.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the best of a trial must clear before it counts as a winner.
+
+    Args:
+        level: of the two-sided t test of its gain over the plain policy; .05 asks for t > 2.26 with 10 episodes. The
+            best of many is compared as if it were the only one: dearer gates cost more gain than they save harm
+            (`docs/steering_study.md`).
+        control_t: t of its lead over the best trivial control. 1 asks for one standard error: the control is itself
+            the best of several, and what does as well as `times 1.1` must not win by luck.
+    """
+
+    level: float = 0.05
+    control_t: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise InputError("level", "must lie between 0 and 1", self.level, "0.05 asks for t > 2.26 with 10 episodes")
+        if not self.control_t >= 0:
+            raise InputError("control_t", "must be >= 0", self.control_t, "0 asks for a lead of any size")
+
+    def threshold(self, n: int) -> float:
+        """The t to exceed with n pairs; infinite with fewer than two."""
+        if n < 2:
+            return inf
+        from scipy.special import stdtrit
+
+        return float(stdtrit(n - 1, 1 - self.level / 2))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial decided.
+
+    Attributes:
+        best: the candidate with the highest mean return; None where every candidate's environment failed.
+        best_control: the control with the highest mean return; None without controls.
+        t: of the best candidate's gain over the plain policy.
+        threshold: what `t` had to exceed.
+        against_control: the best candidate minus the best control, on the same episodes.
+        control_t: t of that difference.
+        control_threshold: what `control_t` had to exceed.
+    """
+
+    best: str | None
+    best_control: str | None
+    t: float
+    threshold: float
+    against_control: PairedDifference | None
+    control_t: float
+    control_threshold: float
+
+    @property
+    def clears_gate(self) -> bool:
+        """Whether the best candidate is better than the plain policy."""
+        return self.best is not None and self.t > self.threshold
+
+    @property
+    def beats_control(self) -> bool:
+        """Whether the best candidate is better than the best control."""
+        return self.best_control is None or self.control_t > self.control_threshold
+
+    @property
+    def winner(self) -> str | None:
+        """The best candidate where it cleared both; None: no gain."""
+        return self.best if self.clears_gate and self.beats_control else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "winner": self.winner,
+            "best": self.best,
+            "best_control": self.best_control,
+            "t": self.t,
+            "threshold": self.threshold,
+            "against_control": None if self.against_control is None else self.against_control.to_json(),
+            "control_t": self.control_t,
+            "control_threshold": self.control_threshold,
+        }
+
+
+def choose(
+    plain: FloatArray,
+    candidates: Mapping[str, FloatArray],
+    controls: Mapping[str, FloatArray],
+    gate: Gate | None = None,
+) -> Choice:
+    """The best candidate, held against the plain policy and the best control.
+
+    Args:
+        plain: returns (n,) of the unsteered policy; NaN where an episode failed.
+        candidates: their returns (n,) on the same episodes. One whose environment failed is not eligible.
+        controls: likewise.
+        gate: `Gate()` if left out.
+    """
+    gate = gate or Gate()
+    eligible = {name: returns for name, returns in candidates.items() if not np.isnan(returns).any()}
+    best, best_control = _highest(eligible), _highest(controls)
+    n = int(np.isfinite(plain).sum())
+    if n < 2:
+        raise InputError("selection_plan", "must hold at least 2 episodes that succeed", bare(f"{n}"), "take 10")
+    if best is None:
+        return Choice(None, best_control, -inf, gate.threshold(n), None, -inf, gate.control_t)
+    rival = None if best_control is None else controls[best_control]
+    return Choice(
+        best,
+        best_control,
+        t_statistic(eligible[best], plain),
+        gate.threshold(n),
+        None if rival is None else paired_difference(eligible[best], rival),
+        inf if rival is None else t_statistic(eligible[best], rival),
+        gate.control_t,
+    )
+
+
+def t_statistic(a: FloatArray, b: FloatArray) -> float:
+    """Mean of the paired differences a - b (n,) in standard errors; infinite where they are all equal and not 0."""
+    differences = a - b
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return 0.0
+    mean = float(differences.mean())
+    if differences.min() == differences.max():
+        return 0.0 if mean == 0 else float(np.copysign(inf, mean))
+    return mean / float(differences.std(ddof=1)) * sqrt(len(differences))
+
+
+def _highest(returns: Mapping[str, FloatArray]) -> str | None:
+    means = {name: float(np.nanmean(values)) for name, values in returns.items() if not np.isnan(values).all()}
+    return max(means, key=means.__getitem__) if means else None
