@@ -9,6 +9,7 @@ _HOME = {
     "spaces_of": "loading",
     "critic_of": "critics",
     "QCritic": "critics",
+    "with_target": "target_critic",
     "Normalized": "normalization",
     "Statistics": "normalization",
     "find_vecnormalize": "normalization",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from offline_eval.policies.recipes import RECIPES as RECIPES
     from offline_eval.policies.recipes import Recipe as Recipe
     from offline_eval.policies.recipes import recipe_of as recipe_of
+    from offline_eval.policies.target_critic import with_target as with_target
     from offline_eval.policies.vecnormalize_file import read_vecnormalize as read_vecnormalize
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

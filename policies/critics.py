@@ -72,7 +72,7 @@ def critic_of(
         if said := [name for name, value in given.items() if value is not None]:
             raise CriticError(said[0], "must be left out where the model knows it", given[said[0]])
         if isinstance(model, Normalized):
-            return _of_normalized(model)
+            return in_raw_units(critic_of(model.model), model)
         return _of_algorithm(model) if isinstance(model, BaseAlgorithm) else model
     if isinstance(model, BasePolicy):
         raise CriticError(
@@ -168,10 +168,22 @@ def live_view(module: nn.Module) -> nn.Module:
     return view.eval()
 
 
+def network_name(model: BaseAlgorithm) -> str | None:
+    """The attribute of an algorithm's policy that is its Q network; None where it has none."""
+    networks = ("critic", "quantile_net", "q_net")
+    return next((name for name in networks if isinstance(getattr(model.policy, name, None), nn.Module)), None)
+
+
+def values_of(network: nn.Module, name: str, observation_space: Space[Any]) -> Values:
+    """What a Q network says, which is called `name` in its policy; a live view of its weights."""
+    view = live_view(network)
+    kinds: dict[str, type[_ModelQ]] = {"critic": _EnsembleQ, "quantile_net": _QuantileQ, "q_net": _DiscreteQ}
+    return _PlainEnsembleQ.of(view, observation_space) or kinds[name](view, observation_space)
+
+
 def _of_algorithm(model: BaseAlgorithm) -> QCritic:
     policy: Any = model.policy
-    heads: dict[str, type[_ModelQ]] = {"critic": _EnsembleQ, "quantile_net": _QuantileQ, "q_net": _DiscreteQ}
-    name = next((name for name in heads if isinstance(getattr(policy, name, None), nn.Module)), None)
+    name = network_name(model)
     if name is None:
         raise CriticError(
             "model",
@@ -188,8 +200,7 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
             "train one with a value, or fit its Q to logged data: `offline-eval critic`",
         )
     space = model.observation_space
-    network = live_view(getattr(policy, name))
-    values = _PlainEnsembleQ.of(network, space) or heads[name](network, space)
+    values = values_of(getattr(policy, name), name, space)
     soft = name == "critic" and hasattr(model, "ent_coef")
     gamma = _checked_gamma(getattr(model, "gamma", None))
     # Where there are images, the environment may have its channels last and the model has them in front.
@@ -197,8 +208,8 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
     return QCritic(values, known, model.action_space, model.device, gamma, soft)
 
 
-def _of_normalized(model: Normalized) -> QCritic:
-    inner = critic_of(model.model)
+def in_raw_units(inner: Critic, model: Normalized) -> QCritic:
+    """A critic of raw observations and returns, from one that was trained on those that `model` normalises."""
     values = _RawUnits(inner.q, TensorNormalization(model.statistics), model.statistics.return_scale)
     return QCritic(values, inner.observation_space, inner.action_space, inner.device, inner.gamma, inner.soft)
 

@@ -1,7 +1,8 @@
 """What stands between a policy and an environment.
 
 Rules say what to do to an action (`OPEX`, `BestOfN`; the controls `RandomDirection`, `MultiplyAction`, `Placebo`),
-hosts where it is done: `SteerAction` around a `gymnasium.Env`, its namesakes in `offline_eval.wrappers.vector` and
+guards how much of it (`Guarded(OPEX(...), LineSearch())`; `offline_eval.wrappers.guards` lists them), hosts where it is
+done: `SteerAction` around a `gymnasium.Env`, its namesakes in `offline_eval.wrappers.vector` and
 `offline_eval.wrappers.sb3`, and `SteeredPolicy` around anything with `predict`. `StateLogger` writes what happened.
 
 Names are loaded when they are first used (PEP 562).
@@ -18,6 +19,14 @@ _HOME = {
     "RandomDirection": "controls",
     "MultiplyAction": "controls",
     "Placebo": "controls",
+    "Guarded": "guards",
+    "AgreementGate": "guards",
+    "AgreementScale": "guards",
+    "AllHeadsGain": "guards",
+    "GainOverDisagreement": "guards",
+    "KeepBest": "guards",
+    "LineSearch": "guards",
+    "TrustRadius": "guards",
     "Raw": "directions",
     "L2": "directions",
     "Sign": "directions",
@@ -46,6 +55,14 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.directions import Raw as Raw
     from offline_eval.wrappers.directions import Sign as Sign
     from offline_eval.wrappers.env import SteerAction as SteerAction
+    from offline_eval.wrappers.guards import AgreementGate as AgreementGate
+    from offline_eval.wrappers.guards import AgreementScale as AgreementScale
+    from offline_eval.wrappers.guards import AllHeadsGain as AllHeadsGain
+    from offline_eval.wrappers.guards import GainOverDisagreement as GainOverDisagreement
+    from offline_eval.wrappers.guards import Guarded as Guarded
+    from offline_eval.wrappers.guards import KeepBest as KeepBest
+    from offline_eval.wrappers.guards import LineSearch as LineSearch
+    from offline_eval.wrappers.guards import TrustRadius as TrustRadius
     from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
     from offline_eval.wrappers.state_log import StateLogger as StateLogger
     from offline_eval.wrappers.steering import OPEX as OPEX

@@ -119,18 +119,36 @@ class CriticRule(SteeringRule):
         Raises:
             CriticError: the critic or the reduction returns another shape.
         """
-        q: Any = self.critic.q(observations, actions)
-        if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[1] != len(actions):
-            raise CriticError(
-                "critic",
-                f"must return values (n_critics, batch), here (n_critics, {len(actions)})",
-                bare(_shape_of(q)),
-                "one row a head; stack or transpose what it returns",
-            )
-        values: Any = reduce(q)
-        if not isinstance(values, Tensor) or values.shape != (len(actions),):
-            raise InputError("reduce", f"must map {tuple(q.shape)} to ({len(actions)},)", bare(_shape_of(values)))
-        return values
+        return reduced(heads(self.critic, observations, actions), reduce)
+
+
+def heads(critic: Critic, observations: TensorObservations, actions: Tensor) -> Tensor:
+    """The critic's values (n_critics, batch).
+
+    Raises:
+        CriticError: it returns another shape.
+    """
+    q: Any = critic.q(observations, actions)
+    if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[1] != len(actions):
+        raise CriticError(
+            "critic",
+            f"must return values (n_critics, batch), here (n_critics, {len(actions)})",
+            bare(_shape_of(q)),
+            "one row a head; stack or transpose what it returns",
+        )
+    return q
+
+
+def reduced(q: Tensor, reduce: Reduction) -> Tensor:
+    """One value a row (batch,) from an ensemble's (n_critics, batch).
+
+    Raises:
+        InputError: the reduction returns another shape.
+    """
+    values: Any = reduce(q)
+    if not isinstance(values, Tensor) or values.shape != q.shape[1:]:
+        raise InputError("reduce", f"must map {tuple(q.shape)} to ({q.shape[1]},)", bare(_shape_of(values)))
+    return values
 
 
 def require_continuous(rule: str, action_space: Space[Any]) -> None:

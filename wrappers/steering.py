@@ -17,6 +17,7 @@ What a rule did is reported in numbers, each (batch,); this is the whole list:
   critic for both; OPEX takes the last step's share from the gradient unless its `gain` is `ExactGain()`. 0 for a row
   left alone; NaN where the critic has no finite value for the policy's own action (`Steering` refuses such a critic
   on its first batch and counts it as 0 later).
+- `gated`: share of the rule's step that a guard held back (`offline_eval.wrappers.guards`). `Guarded` only.
 - `non_finite`: 1 where a gradient or a value was infinite or NaN, else 0. Such a row keeps the policy's action.
 
 `displacement` is measured by the host for every rule, and `clipped` for those that do not report it themselves.
