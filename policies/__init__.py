@@ -14,6 +14,7 @@ _HOME = {
     "Statistics": "normalization",
     "find_vecnormalize": "normalization",
     "read_vecnormalize": "vecnormalize_file",
+    "weaken": "weakening",
     "weights_hash": "fingerprint",
     "OfflineAlgorithm": "algorithm",
     "RECIPES": "recipes",
@@ -38,5 +39,6 @@ if TYPE_CHECKING:
     from offline_eval.policies.recipes import recipe_of as recipe_of
     from offline_eval.policies.target_critic import with_target as with_target
     from offline_eval.policies.vecnormalize_file import read_vecnormalize as read_vecnormalize
+    from offline_eval.policies.weakening import weaken as weaken
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -3,6 +3,7 @@
 - `RandomDirection`: as far as OPEX goes, in a direction drawn uniformly.
 - `MultiplyAction`: actions a little larger. On agents trained online 1.1 gains as much as OPEX.
 - `Placebo`: a push far too small to mean anything. In a chaotic environment it re-draws the falls all the same.
+- `UniformAction`: chance itself, the other end of an agent's range.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch as th
 from gymnasium import Space
 from torch import Tensor
 
-from offline_eval.errors import InputError, bare
+from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.types import Array, Steered
 from offline_eval.wrappers.arguments import Numbers, column, numbers
 from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
@@ -23,7 +24,7 @@ from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
 
-__all__ = ["MultiplyAction", "Placebo", "RandomDirection"]
+__all__ = ["MultiplyAction", "Placebo", "RandomDirection", "UniformAction"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,25 @@ class Placebo(SteeringRule):
         """Disturb scaled actions (batch, action_dim) given noise of their shape."""
         noise = required(noise)
         return Steered(actions + column("std", self.std, actions) * noise, {})
+
+
+@dataclass(frozen=True, eq=False)
+class UniformAction(SteeringRule):
+    """An action drawn uniformly from the box, whatever the policy wants: what an agent must be better than."""
+
+    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
+        """Raise a SpaceError where the actions have no bounds."""
+        super().check(observation_space, action_space)
+        if not action_space.is_bounded():  # type: ignore[attr-defined]  # a Box by now
+            raise SpaceError("action_space", "must be bounded to draw from it uniformly", action_space)
+
+    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
+        """One number a dimension."""
+        return (action_dim,)
+
+    def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
+        """Scaled actions (batch, action_dim) from noise of their shape."""
+        return Steered(2.0 * th.special.ndtr(required(noise)) - 1.0, {})
 
 
 def _reach(start: Tensor, direction: Tensor, length: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
