@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["with_target"]
 
 
-def with_target(model: BaseAlgorithm | Normalized) -> QCritic:
+def with_target(model: Any) -> QCritic:
     """The critic of a model with its target critic's heads behind its own: (2 * n_critics, batch).
 
     For what asks an ensemble whether it agrees. A target critic is a slower copy of the critic: the two have made the

@@ -19,7 +19,7 @@ _HOME = {
     "RandomDirection": "controls",
     "MultiplyAction": "controls",
     "Placebo": "controls",
-    "Guarded": "guards",
+    "Guarded": "guarded",
     "AgreementGate": "guards",
     "AgreementScale": "guards",
     "AllHeadsGain": "guards",
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.directions import Raw as Raw
     from offline_eval.wrappers.directions import Sign as Sign
     from offline_eval.wrappers.env import SteerAction as SteerAction
+    from offline_eval.wrappers.guarded import Guarded as Guarded
     from offline_eval.wrappers.guards import AgreementGate as AgreementGate
     from offline_eval.wrappers.guards import AgreementScale as AgreementScale
     from offline_eval.wrappers.guards import AllHeadsGain as AllHeadsGain
     from offline_eval.wrappers.guards import GainOverDisagreement as GainOverDisagreement
-    from offline_eval.wrappers.guards import Guarded as Guarded
     from offline_eval.wrappers.guards import KeepBest as KeepBest
     from offline_eval.wrappers.guards import LineSearch as LineSearch
     from offline_eval.wrappers.guards import TrustRadius as TrustRadius
