@@ -13,8 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import gymnasium as gym
 import torch as th
@@ -23,13 +25,40 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from offline_eval import OPEX, EpisodePlan, critic_of, evaluate, load_sb3
+from offline_eval.episodes.log import EpisodeLog
 from offline_eval.wrappers import L2
 
 THEIRS = "SB3 evaluate_policy, 8 DummyVecEnv"
+LOGGED = "evaluate, 8 envs, with making them and logging"
 
 
-def contenders(agent: str, env: str, episodes: int, folder: Path) -> dict[str, Callable[[], float]]:
-    """What is timed: each returns its steps per second."""
+@contextmanager
+def timed_log() -> Iterator[list[float]]:
+    """Collects the seconds of each call of the log, the wait for the disk among them."""
+    seconds: list[float] = []
+
+    def timed(call: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            start = time.perf_counter()
+            call(*arguments)
+            seconds.append(time.perf_counter() - start)
+
+        return run
+
+    with ExitStack() as stack:
+        for name in ("begin", "step", "write", "close"):
+            stack.enter_context(mock.patch.object(EpisodeLog, name, timed(getattr(EpisodeLog, name))))
+        yield seconds
+
+
+def contenders(
+    agent: str, env: str, episodes: int, folder: Path, log_costs: list[float]
+) -> dict[str, Callable[[], float]]:
+    """What is timed: each returns its steps per second.
+
+    Each logged run adds its time over its time without the calls of the log to `log_costs`: taken within one run, it is
+    steadier than the ratio of two.
+    """
     model = load_sb3(agent, env, device="cpu")
     rule = OPEX(critic_of(model), 0.1, direction=L2())
     plan = EpisodePlan.seeded(episodes, seed=0)
@@ -51,8 +80,12 @@ def contenders(agent: str, env: str, episodes: int, folder: Path) -> dict[str, C
         return run
 
     def logged() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as states:
-            return whole(n_envs=8, log_states=states)()
+        with tempfile.TemporaryDirectory(dir=folder) as states, timed_log() as in_log:
+            start = time.perf_counter()
+            steps = evaluate(model, env, plan, n_envs=8, log_states=states).num_steps
+            elapsed = time.perf_counter() - start
+        log_costs.append(elapsed / (elapsed - sum(in_log)))
+        return steps / elapsed
 
     runs: dict[str, Callable[[], float]] = {THEIRS: theirs}
     for workers in (1, 2):
@@ -60,7 +93,7 @@ def contenders(agent: str, env: str, episodes: int, folder: Path) -> dict[str, C
             runs[f"evaluate, {n_envs} envs x {workers} workers"] = ours(n_envs=n_envs, workers=workers)
     runs["evaluate, 16 envs x 2 workers, with their start"] = whole(n_envs=16, workers=2)
     runs["evaluate, 8 envs, with making them"] = whole(n_envs=8)
-    runs["evaluate, 8 envs, with making them and logging"] = logged
+    runs[LOGGED] = logged
     for n_envs in (1, 8, 32):
         runs[f"plain, {n_envs} envs"] = ours(n_envs=n_envs)
         runs[f"OPEX, {n_envs} envs"] = ours(n_envs=n_envs, rule=rule)
@@ -78,7 +111,8 @@ def main() -> None:
     arguments = parser.parse_args()
     th.set_num_threads(1)  # best for networks of this size, also for SB3
     with tempfile.TemporaryDirectory() as folder:
-        runs = contenders(arguments.agent, arguments.env, arguments.episodes, Path(folder))
+        log_costs: list[float] = []
+        runs = contenders(arguments.agent, arguments.env, arguments.episodes, Path(folder), log_costs)
         runs = {name: run for name, run in runs.items() if arguments.only in name or name == THEIRS}
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(arguments.rounds):
@@ -97,9 +131,11 @@ def main() -> None:
         if f"OPEX, {n_envs} envs" in rates:
             cost = ratio(f"plain, {n_envs} envs", f"OPEX, {n_envs} envs")
             print(f"one OPEX step at {n_envs} envs costs {cost} x the plain run")
-    if "evaluate, 8 envs, with making them and logging" in rates:
-        cost = ratio("evaluate, 8 envs, with making them", "evaluate, 8 envs, with making them and logging")
+    if LOGGED in rates:
+        cost = ratio("evaluate, 8 envs, with making them", LOGGED)
         print(f"logging every state at 8 envs costs {cost} x the run without")
+        inside = f"{statistics.median(log_costs):.2f} [{min(log_costs):.2f}, {max(log_costs):.2f}]"
+        print(f"a logged run takes {inside} x its own time without the calls of the log")
 
 
 if __name__ == "__main__":
