@@ -19,16 +19,21 @@ def weights_hash(model: Any) -> str | None:
     Returns:
         None where there are no weights to be found.
     """
-    module = _module(model)
-    if module is None or not (state := module.state_dict()):
+    weights = weights_of(model)
+    if not weights:
         return None
     digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        if not isinstance(value, th.Tensor):
-            continue
+    for name, value in sorted(weights.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(th.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def weights_of(model: Any) -> dict[str, th.Tensor]:
+    """The weights that `weights_hash` looks at, by name and not copied; empty where there are none to be found."""
+    module = _module(model)
+    state = {} if module is None else module.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, th.Tensor)}
 
 
 def _module(model: Any) -> nn.Module | None:

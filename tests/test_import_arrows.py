@@ -18,7 +18,8 @@ FLOORS = [
     ["run_folder"],
     ["studies"],
     ["report"],
-    ["cli", "testing", "pytest_plugin"],
+    ["testing"],
+    ["cli", "pytest_plugin"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -8,7 +8,8 @@ alone covers .87 on 20 lognormal returns, Hall's alone .90 on the difference of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cbrt, hypot, inf, sqrt
+from math import hypot, inf, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -176,16 +177,16 @@ def _limits(estimate: float, error: float, skewness: float, degrees: float) -> t
     from scipy.special import stdtrit
 
     quantile = float(stdtrit(degrees, 0.5 + LEVEL / 2))
-    low = estimate - error * max(quantile, _hall(quantile, skewness))
-    high = estimate + error * max(quantile, -_hall(-quantile, skewness))
+    low = estimate - error * max(quantile, hall(quantile, skewness))
+    high = estimate + error * max(quantile, -hall(-quantile, skewness))
     return low, high
 
 
-def _hall(quantile: float, skewness: float) -> float:
+def hall(quantile: Any, skewness: Any) -> Any:
     """The studentised mean T at which Hall's cubic T + a T^2/3 + a^2 T^3/27 + a/6 has this value, a the skewness.
 
     Written without the division by a that the textbook form 3/a ((1 + a (x - a/6))^(1/3) - 1) needs.
     """
     shifted = quantile - skewness / 6
-    root = cbrt(1 + skewness * shifted)
+    root = np.cbrt(1 + skewness * shifted)
     return 3 * shifted / (root**2 + root + 1)

@@ -131,7 +131,10 @@ def policy_errors(
         own = mean_actions(policy, states.observations)
         right = oracle.actions(own, states)
         pairs[name] = ActionPairs(
-            _comparable(action_space, own), _comparable(action_space, right), states.trajectories, states.steps
+            comparable_actions(action_space, own),
+            comparable_actions(action_space, right),
+            states.trajectories,
+            states.steps,
         )
     train, validation, evaluation = (pairs[name] for name in _SETS)
     if isinstance(train, Skipped):
@@ -160,7 +163,7 @@ def _error(pairs: ActionPairs | Skipped, generator: np.random.Generator) -> SetE
     return pairs if isinstance(pairs, Skipped) else set_error(pairs, generator)
 
 
-def _comparable(space: Any, actions: Array) -> Array:
+def comparable_actions(space: Any, actions: Array) -> Array:
     """Scaled actions (num_states, action_dim); a discrete action as a one-hot row."""
     if isinstance(space, spaces.Discrete):
         return np.asarray(np.eye(int(space.n))[actions.reshape(-1) - int(space.start)])

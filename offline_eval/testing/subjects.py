@@ -1,0 +1,132 @@
+"""Whom an assertion is about: an agent opened and held against its environment, and the plan of its episodes."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gymnasium import Space, spaces
+
+from offline_eval.datasets.recorder import LoggedEpisode
+from offline_eval.environments import EnvironmentLike, environment_id
+from offline_eval.episodes import EpisodePlan, Evaluation
+from offline_eval.errors import InputError, SpaceError, bare
+from offline_eval.policies import load_sb3, spaces_of
+from offline_eval.testing.sources import EpisodeSource
+from offline_eval.types import Predictor
+
+AgentLike = Predictor | str | Path
+"""Anything with Stable-Baselines3's `predict`, or the file of an agent."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An agent, opened.
+
+    Attributes:
+        policy: has `predict`.
+        name: of its file, or of its class.
+        path: of its file; None where it came as an object.
+        role: the argument that it came as.
+    """
+
+    policy: Predictor
+    name: str
+    path: str | None
+    role: str = "agent"
+
+    @property
+    def shell(self) -> str:
+        """The agent as a word of a command."""
+        return f"{self.role.upper()}.zip" if self.path is None else shlex.quote(self.path)
+
+
+def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject:
+    """An agent for an environment.
+
+    Raises:
+        InputError: no agent, or an environment that cannot be made.
+        SpaceError: the agent has other spaces than the environment.
+        AgentFileError: a file that is no agent.
+    """
+    if agent is None:
+        raise InputError(argument, "must be an agent", None, "anything with `predict`, or the zip of an SB3 agent")
+    if env is None:
+        raise InputError("env", "must be an id or a factory", None, 'name it: env="Hopper-v5"')
+    made = spaces_of(env)
+    if isinstance(agent, str | Path):
+        try:
+            return Subject(load_sb3(agent, env), Path(agent).name, str(agent), argument)
+        except SpaceError as error:
+            rule = f"must be an agent for {environment_id(env)}"
+            raise SpaceError(argument, rule, Path(agent).name, f"{error.argument} {error.rule}") from error
+    if not callable(getattr(agent, "predict", None)):
+        raise InputError(argument, "must have Stable-Baselines3's `predict`, or be the file of an agent", agent)
+    for what, space in zip(("observation", "action"), made, strict=True):
+        own = getattr(agent, f"{what}_space", None)
+        if isinstance(own, Space) and _outline(own) != _outline(space):
+            rule = f"must have the {what} space of {environment_id(env)}, {space}"
+            raise SpaceError(argument, rule, bare(str(own)), "compare agents of one environment")
+    return Subject(agent, type(agent).__name__, None, argument)
+
+
+def planned(plan: EpisodePlan | int) -> EpisodePlan:
+    """The plan itself, or so many episodes from seed 0.
+
+    Raises:
+        InputError: there is no episode in it.
+    """
+    if isinstance(plan, EpisodePlan):
+        return plan
+    if plan < 1:
+        raise InputError("plan", "must hold at least one episode", plan, "it is the most that may be played: 500, say")
+    return EpisodePlan.seeded(plan)
+
+
+def spoken(plan: EpisodePlan, number: int) -> str:
+    """The seeds of the first so many entries, in words."""
+    seeds = [entry.seed for entry in plan.entries[:number]]
+    if seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}..{seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    return ", ".join(str(seed) for seed in seeds[:8]) + (", ..." if len(seeds) > 8 else "")
+
+
+def command(name: str, agents: list[Subject], env: EnvironmentLike, plan: EpisodePlan, number: int) -> str:
+    """The shell command that plays the same episodes and shows more of them."""
+    words = " ".join(subject.shell for subject in agents)
+    where = shlex.quote(environment_id(env))
+    return f"offline-eval {name} {words} --env {where} --episodes {number} --seed {plan[0].seed}"
+
+
+def refuse_failures(evaluation: Evaluation) -> None:
+    """Raise where an environment broke: an episode without a return can be left out of no test."""
+    if evaluation.failures:
+        failed = evaluation.failures[0]
+        raise _broken(f"{failed.failed} with seed {failed.seed}")
+
+
+def logged(source: EpisodeSource, policy: Predictor, env: EnvironmentLike, plan: EpisodePlan) -> list[LoggedEpisode]:
+    """The planned episodes with every visited state.
+
+    Raises:
+        InputError: one of them failed.
+    """
+    episodes = list(source.logged(policy, env, plan))
+    if len(episodes) < len(plan):
+        raise _broken(f"{len(plan) - len(episodes)} of {len(plan)} episodes in which it raised")
+    return episodes
+
+
+def _broken(text: str) -> InputError:
+    return InputError("env", "must play every episode to its end", bare(text), "mend the environment")
+
+
+def _outline(space: Space[Any]) -> Any:
+    """What must agree; images may have their channels in front or behind."""
+    if isinstance(space, spaces.Dict):
+        return {key: _outline(part) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    return type(space).__name__, sorted(space.shape or ())
