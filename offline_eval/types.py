@@ -150,3 +150,90 @@ class Rule(Protocol):
         The host projects the result into the box and measures how far it lies from the policy's action.
         """
         ...
+
+
+@runtime_checkable
+class Startable(Protocol):
+    """A frozen choice that wants a memory: a rule which learns while it acts, or one that holds such a rule."""
+
+    def start(self) -> Rule:
+        """A rule for one host: `Remembering` with a memory of its own, or itself where nothing is remembered."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A rule with a memory of every row of one host; beside these it has all that a `Rule` has.
+
+    The host hands its rows over by `rows(index)`, in which padding repeats the last one.
+    """
+
+    @property
+    def width(self) -> int | None:
+        """Rows of a padded batch; None for the host's own."""
+        ...
+
+    def begin(self, rows: Array) -> None:
+        """New episodes at these rows (n,)."""
+        ...
+
+    def reserve(self, num_rows: int) -> None:
+        """Room for so many rows.
+
+        Raises:
+            InputError: they would not fit into memory.
+        """
+        ...
+
+
+@runtime_checkable
+class Adaptable(Actor, Protocol):
+    """An actor that acts with other parameters than its own, and is not changed by it.
+
+    Its network is a trunk and a last layer. The last layer gives *locations*, where the policy's Gaussian lies (before
+    tanh, where it is squashed), and `actions` makes scaled actions of them.
+    """
+
+    @property
+    def observation_space(self) -> Space[Any] | None:
+        """The space the observations come from; None where the actor was made without one."""
+        ...
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """The environment's action space, unscaled."""
+        ...
+
+    @property
+    def device(self) -> th.device:
+        """Where the tensors must lie."""
+        ...
+
+    @property
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of the last layer's parameters."""
+        ...
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Those that decide the deterministic action, by name, as they are now."""
+        ...
+
+    def features(self, observations: TensorObservations) -> TensorObservations:
+        """What the last layer sees (batch, ...), with the actor's own parameters."""
+        ...
+
+    def last(self, parameters: Mapping[str, Tensor], features: TensorObservations) -> Tensor:
+        """Locations (rows, states, action_dim): each row of features (rows, states, ...) with its own last layer."""
+        ...
+
+    def whole(self, parameters: Mapping[str, Tensor], observations: TensorObservations) -> Tensor:
+        """Locations (rows, states, action_dim): each row of observations with its own parameters, all of them."""
+        ...
+
+    def spread(self, features: TensorObservations) -> Tensor | None:
+        """Standard deviation (batch, action_dim) around the locations; None for a deterministic actor."""
+        ...
+
+    def actions(self, locations: Tensor) -> Tensor:
+        """Scaled actions of locations (..., action_dim)."""
+        ...

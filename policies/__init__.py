@@ -7,6 +7,7 @@ from offline_eval.lazy import lazy_names
 _HOME = {
     "load_sb3": "loading",
     "spaces_of": "loading",
+    "actor_of": "actor_views",
     "critic_of": "critics",
     "QCritic": "critics",
     "with_target": "target_critic",
@@ -25,6 +26,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from offline_eval.policies.actor_views import actor_of as actor_of
     from offline_eval.policies.algorithm import OfflineAlgorithm as OfflineAlgorithm
     from offline_eval.policies.critics import QCritic as QCritic
     from offline_eval.policies.critics import critic_of as critic_of

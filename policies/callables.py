@@ -55,7 +55,7 @@ class CheckedFunction:
         scaled_shape = (
             (int(np.prod(self.action_space.shape or ())),) if isinstance(self.action_space, spaces.Box) else ()
         )
-        observations = _made_up(observation_space, np.random.default_rng(0), device)
+        observations = made_up_observations(observation_space, np.random.default_rng(0), device)
         self._check(observations, th.zeros(_NUM_PROBES, *scaled_shape, device=device))
 
     def _check(self, observations: TensorObservations, actions: Tensor) -> None:
@@ -114,10 +114,10 @@ def _one_more(rows: Any) -> Any:
     return th.cat([rows, rows[-1:]])
 
 
-def _made_up(space: Space[Any], generator: np.random.Generator, device: th.device) -> Any:
+def made_up_observations(space: Space[Any], generator: np.random.Generator, device: th.device) -> Any:
     """A few observations near zero; an infinite Box, sampled as gymnasium does, overflows honest networks."""
     if isinstance(space, spaces.Dict):
-        return {key: _made_up(part, generator, device) for key, part in space.spaces.items()}
+        return {key: made_up_observations(part, generator, device) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Box):
         drawn = generator.standard_normal((_NUM_PROBES, *space.shape))
         drawn = np.clip(drawn, space.low, space.high).astype(space.dtype)

@@ -35,6 +35,18 @@ _HOME = {
     "LowerBound": "directions",
     "LinearGain": "directions",
     "ExactGain": "directions",
+    "TestTimeTraining": "adaptation",
+    "LastLayer": "learning",
+    "AllParameters": "learning",
+    "Adam": "learning",
+    "NormalizedGradient": "learning",
+    "GradientDescent": "learning",
+    "KLAnchor": "learning",
+    "EachEpisode": "learning",
+    "Never": "learning",
+    "Latest": "seen_states",
+    "Replay": "seen_states",
+    "Mixture": "seen_states",
     "SteerAction": "env",
     "SteeredPolicy": "predictor",
     "StateLogger": "state_log",
@@ -43,6 +55,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from offline_eval.wrappers.adaptation import TestTimeTraining as TestTimeTraining
     from offline_eval.wrappers.controls import MultiplyAction as MultiplyAction
     from offline_eval.wrappers.controls import Placebo as Placebo
     from offline_eval.wrappers.controls import RandomDirection as RandomDirection
@@ -63,7 +76,18 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.guards import KeepBest as KeepBest
     from offline_eval.wrappers.guards import LineSearch as LineSearch
     from offline_eval.wrappers.guards import TrustRadius as TrustRadius
+    from offline_eval.wrappers.learning import Adam as Adam
+    from offline_eval.wrappers.learning import AllParameters as AllParameters
+    from offline_eval.wrappers.learning import EachEpisode as EachEpisode
+    from offline_eval.wrappers.learning import GradientDescent as GradientDescent
+    from offline_eval.wrappers.learning import KLAnchor as KLAnchor
+    from offline_eval.wrappers.learning import LastLayer as LastLayer
+    from offline_eval.wrappers.learning import Never as Never
+    from offline_eval.wrappers.learning import NormalizedGradient as NormalizedGradient
     from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
+    from offline_eval.wrappers.seen_states import Latest as Latest
+    from offline_eval.wrappers.seen_states import Mixture as Mixture
+    from offline_eval.wrappers.seen_states import Replay as Replay
     from offline_eval.wrappers.state_log import StateLogger as StateLogger
     from offline_eval.wrappers.steering import OPEX as OPEX
     from offline_eval.wrappers.steering import BestOfN as BestOfN

@@ -42,7 +42,7 @@ class SteerAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         super().__init__(env)
         self.steering = Steering(rule, env.observation_space, env.action_space)
         self.steering.check_rows(1)
-        self._noise = EpisodeNoise(1)
+        self._noise = EpisodeNoise(1, self.steering.begin)
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -6,7 +6,7 @@ them call `Steering`, so that the same rule does the same everywhere, to the las
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from offline_eval.batching import WIDTH, num_rows, take
 from offline_eval.errors import CriticError, InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations, Rule
+from offline_eval.wrappers.remembering import begin, reserve, started, width_of
 
 Metrics = dict[str, Array]
 
@@ -43,9 +44,15 @@ def noise_generator(seed: int | None, episode: int = 0) -> np.random.Generator:
 
 
 class EpisodeNoise:
-    """The current episode's generator of each row of a host."""
+    """The current episode's generator of each row of a host.
 
-    def __init__(self, num_rows: int) -> None:
+    Args:
+        num_rows: of the host.
+        on_begin: told of the rows at which episodes begin, as `Steering.begin` wants to be.
+    """
+
+    def __init__(self, num_rows: int, on_begin: Callable[[Iterable[Any]], None]) -> None:
+        self._on_begin = on_begin
         self._seeds: list[int | None] = [None] * num_rows
         self._episodes = [0] * num_rows
         self._generators = [noise_generator(None) for _ in range(num_rows)]
@@ -65,6 +72,7 @@ class EpisodeNoise:
             else:
                 self._seeds[row], self._episodes[row] = int(seed), 0
             self._generators[row] = noise_generator(self._seeds[row], self._episodes[row])
+        self._on_begin(rows)
 
     def of(self, rows: Iterable[Any]) -> list[np.random.Generator]:
         """The generators of these rows."""
@@ -94,7 +102,8 @@ class Steering:
             if width != "auto":
                 raise InputError("width", 'must be a number of rows, None or "auto"', width)
             width = WIDTH if rule.device.type == "cpu" else None
-        self.rule, self.width, self.action_space = rule, width, action_space
+        self.rule = started(rule)
+        self.width, self.action_space = width_of(self.rule, width), action_space
         self.scale = ActionScale(action_space)
         self.action_dim = int(np.prod(action_space.shape or (1,)))
         self.noise_shape = rule.noise_shape(self.action_dim)
@@ -107,8 +116,13 @@ class Steering:
             return None
         return np.stack([g.standard_normal(self.noise_shape, dtype=np.float32) for g in generators])
 
+    def begin(self, rows: Iterable[Any]) -> None:
+        """New episodes at these rows of the host: what a rule learnt in the one before may be forgotten."""
+        begin(self.rule, rows)
+
     def check_rows(self, num_rows: int) -> None:
-        """Raise an InputError where the rule has one entry a row, and not for this number of rows."""
+        """Raise an InputError where the rule has one entry a row and not for this number of rows, or has no room."""
+        reserve(self.rule, num_rows)
         if self.rule.num_rows not in (None, num_rows):
             raise InputError(
                 "rule",
@@ -156,7 +170,7 @@ class Steering:
         tables, names = [], []
         for start in range(0, len(padded), width):
             block = slice(start, start + width)
-            rule = self.rule if self.rule.num_rows is None else self.rule.rows(rows[padded[block]])
+            rule = self.rule.rows(rows[padded[block]])
             steered = rule(_block(seen, block), given[block], None if drawn is None else drawn[block])
             names = list(steered.metrics)
             columns = [steered.actions, *(values[:, None] for values in steered.metrics.values())]

@@ -83,7 +83,7 @@ class SteeredPolicy:
 
     def _generators(self, num_rows: int, episode_start: Any) -> list[np.random.Generator]:
         if self._noise is None or num_rows != self._num_rows:
-            self._noise, self._num_rows = EpisodeNoise(num_rows), num_rows
+            self._noise, self._num_rows = EpisodeNoise(num_rows, self.steering.begin), num_rows
             seeds = None if self.seed is None else range(self.seed, self.seed + num_rows)
             self._noise.begin(range(num_rows), seeds)
         elif episode_start is not None:

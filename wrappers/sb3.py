@@ -48,7 +48,7 @@ class SteerAction(VecEnvWrapper):
         super().__init__(venv)
         self.steering = Steering(rule, venv.observation_space, venv.action_space)
         self.steering.check_rows(venv.num_envs)
-        self._noise = EpisodeNoise(venv.num_envs)
+        self._noise = EpisodeNoise(venv.num_envs, self.steering.begin)
         self._observations: Observations | None = None
         self._metrics: Metrics = {}
         self._executed: Array | None = None

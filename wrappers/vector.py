@@ -45,7 +45,7 @@ class SteerAction(VectorWrapper, RecordConstructorArgs):
         self.steering.check_rows(env.num_envs)
         # Like Gymnasium's own wrappers: an environment that does not say resets on the next step.
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._noise = EpisodeNoise(env.num_envs)
+        self._noise = EpisodeNoise(env.num_envs, self.steering.begin)
         self._observations: Any = None
         self._resets_next = np.zeros(env.num_envs, dtype=np.bool_)
 

@@ -66,8 +66,11 @@ class Acting:
         """A new episode at this seat, steered by the given one of `played`."""
         self._starts[seat] = True
         self._by[seat] = self._played[number]
-        self._generators[seat] = noise_generator(seed) if self._by[seat].steering is not None else None
-        for totals in self._totals[self._by[seat].steering].values():
+        steering = self._by[seat].steering
+        self._generators[seat] = None if steering is None else noise_generator(seed)
+        if steering is not None:
+            steering.begin([seat])
+        for totals in self._totals[steering].values():
             totals[seat] = 0.0
         self.see(seat, observation)
 

@@ -1,0 +1,337 @@
+"""Test-time training: the policy goes on learning from a frozen critic while it acts (Park et al., 2024).
+
+After each observation the policy takes a gradient step on the mean, over some states, of
+
+    Q(s, mu(s)) / mean|Q| - coef * KL(frozen || adapted)
+
+and acts with what it has become. The objective is the paper's but for the division, which is TD3+BC's and makes a
+`coef` and a plain gradient's learning rate mean the same for every critic; optimiser, states, schedule, reset and all
+defaults are ours, because the paper's appendix was not read.
+
+What was done is reported in numbers, each (batch,), beside those of `offline_eval.wrappers.steering`:
+
+- `zero_gradient`: 1 where there was nothing to learn from: every action saturated (tanh, Hardtanh, or the Box), or the
+  critic flat.
+- `non_finite`: 1 where a value, a gradient or a step was infinite or NaN. The frozen action is used, and the row begins
+  again with the frozen weights.
+- `predicted_gain`: the reduced value of the executed action minus that of the policy's, both asked for.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from gymnasium import Space, spaces
+from torch import Tensor
+
+from offline_eval.errors import CriticError, InputError, SpaceError, bare
+from offline_eval.types import Adaptable, Array, Steered
+from offline_eval.wrappers.arguments import check_positive, check_whole
+from offline_eval.wrappers.directions import Min, Reduction
+from offline_eval.wrappers.fast_weights import FastWeights, check_memory
+from offline_eval.wrappers.learning import Adam, EachEpisode, KLAnchor, LastLayer, Optimizer, Reset, Trained
+from offline_eval.wrappers.rules import CriticRule, _layout, _same_box, required
+from offline_eval.wrappers.seen_states import (
+    Record,
+    Replay,
+    SeenStates,
+    States,
+    leaves,
+    map_record,
+    num_numbers,
+    places,
+    tensors,
+)
+
+if TYPE_CHECKING:
+    from offline_eval.types import TensorObservations
+
+__all__ = ["Adapting", "TestTimeTraining"]
+
+_LAST_LAYER, _ADAM, _REPLAY, _EACH_EPISODE, _MIN = LastLayer(), Adam(), Replay(), EachEpisode(), Min()
+_SMALLEST_SCALE = 1e-8
+_CRITIC_ROWS = 128
+"""Rows of a padded critic call where each environment replays several states: 8 environments of 16."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Actor:
+    """The field that comes before a rule's critic: dataclasses put the last base's first."""
+
+    actor: Adaptable = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class TestTimeTraining(CriticRule, _Actor):
+    """Trains the policy at test time; goes wherever a rule goes.
+
+    The action that the policy chose is moved by as much as training has moved the policy's mean, so that the adapted
+    policy acts. Where nothing has moved, as with `learning_rate=0`, it comes back with the same bits. The model that
+    the actor is a view of is never written to.
+
+    Example:
+        >>> rule = TestTimeTraining(actor_of(model), critic_of(model), learning_rate=3e-4)  # doctest: +SKIP
+        >>> evaluate(model, "Hopper-v5", rule=rule)  # doctest: +SKIP
+
+    Args:
+        actor: of the policy that acts (`offline_eval.policies.actor_of`).
+        critic: what is climbed; it does not learn.
+        learning_rate: >= 0.
+        parameters: which of them are trained.
+        optimizer: from gradients to steps.
+        states: over which the mean is taken.
+        anchor: what holds the policy near the frozen one; None holds it by nothing but the reset.
+        reset: what the next episode begins with.
+        gradient_steps: after each observation, each with newly drawn states.
+        reduce: from the ensemble's values to the one that is climbed.
+    """
+
+    __test__ = False  # pytest would take the class for tests
+
+    learning_rate: float = 3e-4
+    parameters: Trained = _LAST_LAYER
+    optimizer: Optimizer = _ADAM
+    states: States = _REPLAY
+    anchor: KLAnchor | None = None
+    reset: Reset = _EACH_EPISODE
+    gradient_steps: int = 1
+    reduce: Reduction = _MIN
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.actor, Adaptable):
+            raise InputError(
+                "actor",
+                "must be an actor that acts with other parameters than its own",
+                bare(type(self.actor).__name__),
+                "`actor_of(...)` makes one",
+            )
+        super().__post_init__()
+        check_positive("learning_rate", self.learning_rate, "0 leaves the policy as it is", or_zero=True)
+        check_whole("gradient_steps", self.gradient_steps, 1, "learning_rate=0 takes none")
+        if not _same_box(self.actor.action_space, self.critic.action_space):
+            raise SpaceError(
+                "actor",
+                f"must have the critic's actions, {self.critic.action_space}",
+                self.actor.action_space,
+                "take both from agents of the same environment",
+            )
+        if self.actor.device != self.critic.device:
+            raise InputError("actor", f"must be on the critic's device, {self.critic.device}", self.actor.device)
+
+    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
+        """Raise a SpaceError where the actor or the critic was made for other spaces."""
+        super().check(observation_space, action_space)
+        expected = self.actor.observation_space
+        if expected is not None and observation_space is not None and _layout(expected) != _layout(observation_space):
+            raise SpaceError(
+                "actor",
+                f"must be made for the environment's observations, {observation_space}",
+                bare(f"an actor for {expected}"),
+                "take the actor of the policy that acts",
+            )
+
+    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
+        """A number for each state that is drawn."""
+        num_drawn = self.gradient_steps * (self.states.num_seen - 1 + self.states.num_data)
+        return (num_drawn,) if num_drawn else ()
+
+    def start(self) -> Adapting:
+        """This rule with a memory of its own, for one host."""
+        return Adapting(self)
+
+    def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
+        """One step of episodes that begin here: what a host does at its first step."""
+        return self.start()(observations, actions, noise)
+
+
+class Adapting:
+    """Test-time training at the rows of one host; what `TestTimeTraining.start` makes.
+
+    Args:
+        recipe: the choices.
+    """
+
+    num_rows = None
+
+    def __init__(self, recipe: TestTimeTraining) -> None:
+        self.recipe, self.box, self.device = recipe, recipe.box, recipe.device
+        self._names = recipe.parameters.names(recipe.actor)
+        self._fast = FastWeights(self._frozen(), recipe.optimizer, self.device)
+        self._seen = SeenStates(recipe.states.capacity, self.device)
+        self._data = None if recipe.states.data is None else self._described(tensors(recipe.states.data, self.device))
+        self._rows: Array | None = None
+        self._per_state: int | None = None
+
+    @property
+    def width(self) -> int | None:
+        """Rows of a padded batch: fewer where each of them stands for several states."""
+        num_states = self.recipe.states.num_seen + self.recipe.states.num_data
+        return None if num_states == 1 else max(1, _CRITIC_ROWS // num_states)
+
+    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
+        """As the recipe."""
+        self.recipe.check(observation_space, action_space)
+
+    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
+        """As the recipe."""
+        return self.recipe.noise_shape(action_dim)
+
+    def rows(self, index: Array) -> Adapting:
+        """This memory at the rows `index`, of which the last may be repeated as padding."""
+        chosen = copy(self)
+        chosen._rows = index
+        return chosen
+
+    def begin(self, rows: Array) -> None:
+        """New episodes at these rows (n,)."""
+        self.reserve(int(rows.max(initial=-1)) + 1)
+        if self.recipe.reset.forgets:
+            self._fast.refresh(self._frozen())
+            self._fast.forget(rows)
+            self._seen.forget(rows)
+
+    def reserve(self, num_rows: int) -> None:
+        """Room for so many rows; refused where they would not fit into memory."""
+        if num_rows <= self._fast.num_rows:
+            return
+        numbers = self._fast.numbers_per_row + self.recipe.states.capacity * self._numbers_per_state()
+        check_memory(num_rows - self._fast.num_rows, numbers, self.device)
+        self._fast.reserve(num_rows)
+        self._seen.reserve(num_rows)
+
+    def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
+        """Learn from the observations (batch, ...), and move scaled actions (batch, action_dim) as the policy moved."""
+        rows = np.arange(len(actions)) if self._rows is None else self._rows
+        self.reserve(int(rows.max()) + 1)
+        real = rows[: int(np.argmax(rows == rows[-1])) + 1]  # without the padding
+        index = th.as_tensor(rows, device=self.device)
+        now = self._described(observations)
+        if self.recipe.states.capacity:
+            self._seen.add(real, now)
+
+        weights, moments, steps = self._fast.of(index)
+        usable = th.ones(len(actions), dtype=th.bool, device=self.device)
+        flat = th.zeros_like(usable)
+        for number in range(self.recipe.gradient_steps):
+            gradient = self._gradient(weights, self._drawn(now, rows, noise, number))
+            steps = steps + 1
+            step, moments = self.recipe.optimizer(gradient, moments, steps)
+            weights = weights + self.recipe.learning_rate * step
+            size = th.linalg.vector_norm(gradient, dim=1) + th.linalg.vector_norm(weights, dim=1)
+            usable = usable & size.isfinite()
+            flat = (gradient == 0).all(dim=1)
+
+        moved = self._actions(weights, now) - self._actions(self._fast.frozen.expand_as(weights), now)
+        usable = usable & moved.isfinite().all(dim=1)
+        steered = usable[:, None] & (moved != 0)
+        after = th.where(steered, actions + moved, actions)
+        gain = self._gain(observations, actions, after)
+        self._fast.put(
+            index[: len(real)],
+            th.where(usable[:, None], weights, self._fast.frozen),
+            tuple(th.where(usable[:, None], kept, 0.0) for kept in moments),
+            th.where(usable[:, None], steps, 0.0),
+        )
+        return Steered(after, {"predicted_gain": gain, "zero_gradient": flat & usable, "non_finite": ~usable})
+
+    def _gradient(self, weights: Tensor, states: Record) -> Tensor:
+        """Of the objective in each row's weights (rows, size), at a record of states (rows, num_states, ...)."""
+        recipe = self.recipe
+        with th.enable_grad():
+            leaf = weights.detach().requires_grad_()
+            locations = recipe.parameters.locations(recipe.actor, self._fast.by_name(leaf), _inputs(states))
+            actions = th.clamp(recipe.actor.actions(locations), *self.box)
+            observations = map_record(lambda value: value.flatten(0, 1), states["observations"])
+            values = recipe.values(observations, actions.flatten(0, 1), recipe.reduce).view(actions.shape[:2])
+            scale = values.detach().abs().mean(dim=1).clamp_min(_SMALLEST_SCALE)
+            objective = values.mean(dim=1) / scale
+            if recipe.anchor is not None:
+                kl = recipe.anchor(locations, states["frozen"], states.get("std"))
+                objective = objective - recipe.anchor.coef * kl.mean(dim=1)
+            if not values.requires_grad:
+                raise CriticError(
+                    "critic",
+                    "must be differentiable in the actions for test-time training",
+                    bare("values without a gradient"),
+                    "do not detach them or compute them under no_grad",
+                )
+            (gradient,) = th.autograd.grad(objective.sum(), leaf)
+        return gradient
+
+    def _drawn(self, now: Record, rows: Array, noise: Tensor | None, number: int) -> Record:
+        """The states of a gradient step: a record (rows, num_states, ...)."""
+        states = self.recipe.states
+        num_drawn = states.num_seen - 1 + states.num_data
+        if num_drawn == 0:
+            return map_record(lambda value: value[:, None], now)
+        drawn = required(noise)[:, number * num_drawn : (number + 1) * num_drawn]
+        if states.num_seen > 1:
+            seen = self._seen.draw(rows, drawn[:, : states.num_seen - 1])
+        else:
+            seen = map_record(lambda value: value[:, None], now)
+        if self._data is None:
+            return seen
+        at = places(drawn[:, states.num_seen - 1 :], len(next(leaves(self._data))))
+        return map_record(lambda one, other: th.cat([one, other[at]], dim=1), seen, self._data)
+
+    def _described(self, observations: TensorObservations) -> Record:
+        """What is kept of states: a record (batch, ...)."""
+        recipe = self.recipe
+        with th.no_grad():
+            record: dict[str, Any] = {"observations": observations}
+            inputs = recipe.parameters.inputs(recipe.actor, observations)
+            if inputs is not observations:
+                record["inputs"] = inputs
+            if recipe.anchor is not None:
+                frozen = self._fast.by_name(self._fast.frozen[None])
+                states = map_record(lambda value: value[None], inputs)
+                record["frozen"] = recipe.parameters.locations(recipe.actor, frozen, states)[0]
+                std = recipe.actor.spread(recipe.actor.features(observations))
+                if std is not None:
+                    record["std"] = std
+        return record
+
+    def _actions(self, weights: Tensor, now: Record) -> Tensor:
+        """Scaled actions (rows, action_dim) of each row's weights at its latest state."""
+        recipe = self.recipe
+        with th.no_grad():
+            inputs = map_record(lambda value: value[:, None], _inputs(now))
+            locations = recipe.parameters.locations(recipe.actor, self._fast.by_name(weights), inputs)
+            return th.clamp(recipe.actor.actions(locations)[:, 0], *self.box)
+
+    def _gain(self, observations: TensorObservations, before: Tensor, after: Tensor) -> Tensor:
+        """What the critic says the executed actions (batch, action_dim) are worth more than the policy's."""
+        with th.no_grad():
+            both = map_record(lambda value: th.cat([value, value]), observations)
+            actions = th.cat([before, th.clamp(after, *self.box)])
+            values = self.recipe.values(both, actions, self.recipe.reduce)
+        gain = values[len(before) :] - values[: len(before)]
+        return th.where((after == before).all(dim=1) & gain.isfinite(), 0.0, gain)
+
+    def _frozen(self) -> dict[str, Tensor]:
+        parameters = self.recipe.actor.parameters()
+        return {name: parameters[name] for name in self._names}
+
+    def _numbers_per_state(self) -> int:
+        """Numbers that are kept of a state; 0 where the observations' space is not known."""
+        space = self.recipe.actor.observation_space or self.recipe.critic.observation_space
+        if space is None:
+            return 0
+        if self._per_state is None:
+            self._per_state = num_numbers(self._described(_zeros(space, self.device)))
+        return self._per_state
+
+
+def _inputs(record: Record) -> Any:
+    return record.get("inputs", record["observations"])
+
+
+def _zeros(space: Space[Any], device: th.device) -> Any:
+    """A batch of one observation of a space."""
+    if isinstance(space, spaces.Dict):
+        return {key: _zeros(part, device) for key, part in space.spaces.items()}
+    return tensors(np.zeros((1, *(space.shape or ())), dtype=space.dtype), device)

@@ -1,0 +1,41 @@
+"""Rules that remember: how a host gives one of them a memory of its own, and tells it of new episodes.
+
+A rule has no state, so that one object serves any number of hosts. What learns while it acts must remember; it keeps
+to the same rule by being a frozen choice whose `start()` makes, for each host, a rule with its own memory. Hosts know
+no more than these three functions, so rules that remember are added to hosts, not multiplied by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from offline_eval.types import Remembering, Rule, Startable
+
+__all__ = ["begin", "reserve", "started", "width_of"]
+
+
+def started(rule: Rule) -> Rule:
+    """The rule for one host: itself, or what it makes for that host alone."""
+    return rule.start() if isinstance(rule, Startable) else rule
+
+
+def begin(rule: Rule, rows: Iterable[Any]) -> None:
+    """New episodes at these rows of a host; a rule without a memory does not care."""
+    if isinstance(rule, Remembering):
+        rule.begin(np.asarray(list(rows), dtype=np.int64))
+
+
+def reserve(rule: Rule, num_rows: int) -> None:
+    """Room for so many rows of a host; refused where they would not fit into memory."""
+    if isinstance(rule, Remembering):
+        rule.reserve(num_rows)
+
+
+def width_of(rule: Rule, width: int | None) -> int | None:
+    """Rows of a padded batch: the host's `width`, unless the rule asks a critic about many states for each row."""
+    if width is None or not isinstance(rule, Remembering) or rule.width is None:
+        return width
+    return rule.width

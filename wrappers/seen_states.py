@@ -1,0 +1,232 @@
+"""Which states test-time training learns from, and the memory of those that each environment has seen.
+
+- `Latest`: the state that the next action answers.
+- `Replay`: that one, and others of the same episode.
+- `Mixture`: those, and states of a data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch as th
+from torch import Tensor
+
+from offline_eval.errors import InputError
+from offline_eval.types import Array, Observations
+from offline_eval.wrappers.arguments import check_whole
+
+__all__ = [
+    "Latest",
+    "Mixture",
+    "Record",
+    "Replay",
+    "SeenStates",
+    "States",
+    "leaves",
+    "map_record",
+    "num_numbers",
+    "places",
+    "tensors",
+]
+
+Record = Any
+"""What is kept of states: a tensor, or a (nested) dict of them, with the same leading axes."""
+
+_FIRST_LENGTH = 64
+
+
+class States(Protocol):
+    """Which states a gradient step takes its mean over."""
+
+    @property
+    def num_seen(self) -> int:
+        """States of the episode in each gradient step, the latest included."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """States of the episode that are kept; 0 keeps none."""
+        ...
+
+    @property
+    def num_data(self) -> int:
+        """States of the data set in each gradient step."""
+        ...
+
+    @property
+    def data(self) -> Observations | None:
+        """The data set's states."""
+        ...
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The state that the next action answers, alone. Cheap, and it shares OPEX's failures: see the documentation."""
+
+    num_seen = 1
+    capacity = 0
+    num_data = 0
+    data = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The latest state, and others drawn from those that this episode has seen, each as likely as any other.
+
+    Args:
+        num_states: in each gradient step, the latest included.
+        capacity: states kept of an episode; a longer one forgets its oldest.
+    """
+
+    num_states: int = 16
+    capacity: int = 1000
+
+    num_data = 0
+    data = None
+
+    def __post_init__(self) -> None:
+        check_whole("num_states", self.num_states, 2, "Latest() is a single one")
+        check_whole("capacity", self.capacity, 1, "1000 is an episode of MuJoCo")
+
+    @property
+    def num_seen(self) -> int:
+        """As many as were asked for."""
+        return self.num_states
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """States of the episode, and others drawn from a data set.
+
+    Args:
+        data: observations (n, *observation_shape) as the environment gives them, or a dict of those.
+        num_data: of them in each gradient step.
+        seen: `Latest()` or a `Replay`, for the states of the episode.
+    """
+
+    data: Observations = field(repr=False)
+    num_data: int = 8
+    seen: States = field(default_factory=lambda: Replay(8))
+
+    def __post_init__(self) -> None:
+        check_whole("num_data", self.num_data, 1, "without data take Replay()")
+        lengths = {len(part) for part in (self.data.values() if isinstance(self.data, dict) else [self.data])}
+        if len(lengths) != 1 or 0 in lengths:
+            raise InputError("data", "must be observations, one a row", sorted(lengths), "for example of a data set")
+
+    @property
+    def num_seen(self) -> int:
+        """As `seen`."""
+        return self.seen.num_seen
+
+    @property
+    def capacity(self) -> int:
+        """As `seen`."""
+        return self.seen.capacity
+
+
+class SeenStates:
+    """The last `capacity` states of every row's episode.
+
+    Room grows with the longest episode, so that short ones cost little.
+    """
+
+    def __init__(self, capacity: int, device: th.device) -> None:
+        self.capacity, self.device = capacity, device
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._length = min(_FIRST_LENGTH, capacity)
+        self._kept: Record = None
+
+    def reserve(self, num_rows: int) -> None:
+        """Room for so many rows; what is kept stays."""
+        more = num_rows - len(self._counts)
+        if more <= 0:
+            return
+        self._counts = np.concatenate([self._counts, np.zeros(more, dtype=np.int64)])
+        if self._kept is not None:
+            self._kept = map_record(lambda kept: _longer(kept, 0, more), self._kept)
+
+    def forget(self, rows: Array) -> None:
+        """Nothing is kept of these rows."""
+        self._counts[rows] = 0
+
+    def add(self, rows: Array, states: Record) -> None:
+        """Keep a state of each of these rows: a record with leading axis len(rows), or more, which are left out."""
+        if self._kept is None:
+            shape = (len(self._counts), self._length)
+            self._kept = map_record(lambda new: new.new_zeros(*shape, *new.shape[1:]), states)
+        if self._length < self.capacity and self._counts[rows].max() >= self._length:
+            more = min(2 * self._length, self.capacity) - self._length
+            self._kept = map_record(lambda kept: _longer(kept, 1, more), self._kept)
+            self._length += more
+        at = self._index(rows), self._index(self._counts[rows] % self.capacity)
+
+        def write(kept: Tensor, new: Tensor) -> Tensor:
+            kept[at] = new[: len(rows)]
+            return kept
+
+        map_record(write, self._kept, states)
+        self._counts[rows] += 1
+
+    def draw(self, rows: Array, noise: Tensor) -> Record:
+        """The latest state of these rows, and one for each number of `noise` (rows, n): a record (rows, 1 + n, ...).
+
+        Args:
+            rows: each has seen a state.
+            noise: standard normal; its distribution function makes it a uniform place among the states that are kept.
+        """
+        counts = self._counts[rows]
+        latest = self._index((counts - 1) % self.capacity)[:, None]
+        num_kept = self._index(np.minimum(counts, self.capacity))[:, None]
+        slots = th.cat([latest, places(noise, num_kept)], dim=1)
+        at = self._index(rows)[:, None], slots
+        return map_record(lambda kept: kept[at], self._kept)
+
+    def _index(self, numbers: Array) -> Tensor:
+        return th.as_tensor(numbers, device=self.device)
+
+
+def places(noise: Tensor, num_places: Tensor | int) -> Tensor:
+    """Whole numbers from 0 to num_places - 1, each as likely, from standard normal noise of the same shape."""
+    drawn = (th.special.ndtr(noise.double()) * num_places).long()
+    # A noise of 9 and more rounds to probability 1, one place too far.
+    return th.minimum(drawn, th.as_tensor(num_places, device=noise.device) - 1)
+
+
+def map_record(function: Callable[..., Tensor], record: Record, *others: Record) -> Record:
+    """The record of the same keys, made tensor by tensor."""
+    if isinstance(record, Mapping):
+        return {key: map_record(function, value, *(other[key] for other in others)) for key, value in record.items()}
+    return function(record, *others)
+
+
+def leaves(record: Record) -> Iterator[Tensor]:
+    """The record's tensors."""
+    if isinstance(record, Mapping):
+        for value in record.values():
+            yield from leaves(value)
+    else:
+        yield record
+
+
+def tensors(observations: Observations, device: th.device) -> Record:
+    """Observations on a device, in single precision."""
+    if isinstance(observations, dict):
+        return {key: tensors(value, device) for key, value in observations.items()}
+    narrow = observations.astype(np.float32) if observations.dtype == np.float64 else observations
+    return th.as_tensor(narrow, device=device)
+
+
+def num_numbers(record: Record) -> int:
+    """Numbers in each row of a record."""
+    return sum(value[0].numel() for value in leaves(record))
+
+
+def _longer(kept: Tensor, axis: int, more: int) -> Tensor:
+    shape = list(kept.shape)
+    shape[axis] = more
+    return th.cat([kept, kept.new_zeros(shape)], dim=axis)
