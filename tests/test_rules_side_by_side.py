@@ -9,7 +9,7 @@ from linear_quadratic import Linear, LinearQuadratic, exact_q, limited
 from offline_eval.episodes import EpisodePlan, evaluate, evaluate_rules
 from offline_eval.errors import InputError
 from offline_eval.policies import critic_of
-from offline_eval.wrappers import L2, OPEX, BestOfN, MultiplyAction, Placebo, RandomDirection
+from offline_eval.wrappers import L2, OPEX, BestOfN, Guarded, LineSearch, MultiplyAction, Placebo, RandomDirection
 from offline_eval.wrappers.stacking import stack
 
 PLAN = EpisodePlan.seeded(3, seed=5)
@@ -30,6 +30,8 @@ def rules():
         "random as small": RandomDirection(like=small),
         "random as large": RandomDirection(like=large),
         "random": RandomDirection(0.1),
+        "search": Guarded(small, LineSearch(4)),
+        "search far": Guarded(large, LineSearch(4)),
         "times 1.1": MultiplyAction(1.1),
         "times 1.2": MultiplyAction(1.2),
         "placebo": Placebo(1e-3),
@@ -39,11 +41,12 @@ def rules():
 def test_rules_that_differ_in_their_number_share_a_place():
     rules_of = list(rules().values())
     places = stack(rules_of)
-    assert [place.row for place in places] == [None, 0, None, 1, 0, 1, None, 0, 1, None]
+    assert [place.row for place in places] == [None, 0, None, 1, 0, 1, None, 0, 1, 0, 1, None]
     assert places[1].rule is places[3].rule
     assert places[1].rule.step_size == (0.1, 0.4)
     assert places[4].rule.like.step_size == (0.1, 0.4)
-    assert places[7].rule.factor == (1.1, 1.2)
+    assert places[8].rule.rule.step_size == (0.1, 0.4)
+    assert places[9].rule.factor == (1.1, 1.2)
     assert places[2].rule is rules_of[2]
     assert places[0].rule is None
     assert rules_of[1].step_size == 0.1
@@ -55,6 +58,8 @@ def test_rules_with_another_critic_or_direction_stay_apart():
     assert [place.row for place in stack(rules_of)] == [None] * 4
     per_row = OPEX(one, [0.1, 0.2])
     assert [place.row for place in stack([per_row, per_row])] == [None] * 2
+    guarded = [Guarded(OPEX(one, 0.1), LineSearch(4)), Guarded(OPEX(one, 0.2), LineSearch(8))]
+    assert [place.row for place in stack(guarded)] == [None] * 2
 
 
 @pytest.mark.parametrize("n_envs", [1, 4, 50])

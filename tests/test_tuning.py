@@ -179,7 +179,13 @@ def test_an_interrupted_trial_goes_on():
         kept.setdefault(part, {}).setdefault(name, []).append(episode)
     again = []
     resumed = tune_steering(
-        Off(0.4), target, GOOD, candidates, **words, done=kept, on_episode=lambda *what: again.append(what)
+        Off(0.4),
+        target,
+        GOOD,
+        candidates,
+        **words,
+        done=lambda part, name: kept.get(part, {}).get(name, ()),
+        on_episode=lambda *what: again.append(what),
     )
     assert len(again) == 5
     assert resumed.to_json() == whole.to_json()

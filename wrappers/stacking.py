@@ -60,22 +60,26 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    # A control repeats what another rule did: `like` is alike where the two differ in their number alone.
+    # A rule inside a rule, what a guard holds back or a control repeats, is alike where its number alone differs.
     return one is other or _alike(one, other) or (not isinstance(one, SteeringRule) and bool(one == other))
 
 
 def _number(rule: Any) -> Any:
-    """The number of a rule, or of the rule that it repeats."""
-    number = getattr(rule, rule.number_per_row, None)
-    copied = getattr(rule, "like", None)
-    return _number(copied) if number is None and isinstance(copied, SteeringRule) else number
+    """The number of a rule, or of the rule inside it."""
+    inner = _inner(rule)
+    return getattr(rule, rule.number_per_row, None) if inner is None else _number(getattr(rule, inner))
 
 
 def _with_numbers(rule: Any, numbers: Sequence[float]) -> Any:
     """The rule with one entry a row."""
-    chosen = copy(rule)
-    if getattr(rule, rule.number_per_row, None) is None:
-        object.__setattr__(chosen, "like", _with_numbers(rule.like, numbers))
-    else:
+    chosen, inner = copy(rule), _inner(rule)
+    if inner is None:
         object.__setattr__(chosen, rule.number_per_row, tuple(numbers))
+    else:
+        object.__setattr__(chosen, inner, _with_numbers(getattr(rule, inner), numbers))
     return chosen
+
+
+def _inner(rule: Any) -> str | None:
+    """The field that holds another rule."""
+    return next((field.name for field in fields(rule) if isinstance(getattr(rule, field.name), SteeringRule)), None)

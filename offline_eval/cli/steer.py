@@ -33,7 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_environment(parser)
     parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic steers (default: AGENT's own)")
     parser.add_argument(
-        "--step-sizes", default="0,0.05,0.2", help="OPEX steps in the scaled action space (default: %(default)s)"
+        "--step-sizes",
+        default="0,0.05,0.2",
+        help="OPEX steps in the scaled action space, or auto: a gated trial of two decades of them and of other rules "
+        "on selection seeds, its winner confirmed on the episodes asked for (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--selection-episodes",
+        type=int,
+        default=10,
+        metavar="N",
+        help="episodes of the trial of auto, whose seeds follow those of --episodes (default: %(default)s)",
     )
     parser.add_argument("--direction", default="l2", help="of a step: raw (the paper's), l2 or sign (default: l2)")
     parser.add_argument("--num-steps", type=int, default=1, help="OPEX steps per action (default: 1)")
@@ -60,6 +70,10 @@ def _draw(rows: Sequence[SteeringRow], path: Path, title: str) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    if arguments.step_sizes.strip() == "auto":
+        from offline_eval.cli.steer_auto import run_auto
+
+        return run_auto(arguments)
     plan, options = episode_plan(arguments), evaluate_options(arguments)
     step_sizes = numbers(arguments.step_sizes, float, "--step-sizes")
     best_of = numbers(arguments.best_of, int, "--best-of")

@@ -63,8 +63,12 @@ def evaluation_table(evaluation: Evaluation, agent: str) -> str:
         rows.append(("failed", f"{len(evaluation.failures)} episodes; the first: {evaluation.failures[0].failed}"[:64]))
     rows.append(("speed", f"{evaluation.steps_per_second:,.0f} steps/s"))
     rows.append(("weights", _weights(evaluation)))
-    lines = [f"{agent} ({evaluation.algorithm}) on {evaluation.env}: {_plan(evaluation)}", "", *columns(rows, "<<")]
-    return "\n".join([*lines, *_footnotes([summary.ci95, summary.iqm_ci95], evaluation.notes)])
+    lines = [
+        f"{agent} ({evaluation.algorithm}) on {evaluation.env}: {plan_words(evaluation)}",
+        "",
+        *columns(rows, "<<"),
+    ]
+    return "\n".join([*lines, *footnotes([summary.ci95, summary.iqm_ci95], evaluation.notes)])
 
 
 def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
@@ -77,13 +81,13 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
         wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n}"
         mean = number(row.evaluation.summary.mean)
         cells.append((name, mean, difference(row.paired), wins, difference(row.against_control)))
-    heading = f"{agent} on {plain.evaluation.env}: {_plan(plain.evaluation)}"
+    heading = f"{agent} on {plain.evaluation.env}: {plan_words(plain.evaluation)}"
     lines = [heading, "differences in return with 95 % intervals", "", *columns(cells, "<>>>>"), ""]
     steered = [row for row in rows if row.against_control is not None]
     lines += [_verdict(row) for row in steered]
     lines += _what_was_done(steered)
     intervals = [paired.ci95 for row in rows for paired in (row.paired, row.against_control) if paired is not None]
-    return "\n".join([*lines, *_footnotes(intervals, plain.evaluation.notes)])
+    return "\n".join([*lines, *footnotes(intervals, plain.evaluation.notes)])
 
 
 def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
@@ -100,7 +104,7 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
     if any(row[4] for row in cells[1:]):
         lines += ["", "needed: episodes to tell the two apart, if the difference is as seen (power 80 %)"]
     intervals = [row.summary.ci95 for row in rows] + [row.difference.ci95 for row in rows if row.difference]
-    return "\n".join([*lines, *_footnotes(intervals, ())])
+    return "\n".join([*lines, *footnotes(intervals, ())])
 
 
 def steering_verdict(against_plain: Interval, against_control: Interval) -> str:
@@ -135,7 +139,8 @@ def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:
     return ["", *columns(cells, "<>>>>>")] if rows else []
 
 
-def _plan(evaluation: Evaluation) -> str:
+def plan_words(evaluation: Evaluation) -> str:
+    """How many episodes, and their seeds."""
     seeds = [entry.seed for entry in evaluation.plan]
     return f"{len(seeds)} episodes, seeds {min(seeds)} to {max(seeds)}"
 
@@ -147,7 +152,8 @@ def _weights(evaluation: Evaluation) -> str:
     return f"unchanged ({before[:12]})" if before == after else "CHANGED during the evaluation"
 
 
-def _footnotes(intervals: Sequence[Interval], notes: Sequence[str]) -> list[str]:
+def footnotes(intervals: Sequence[Interval], notes: Sequence[str]) -> list[str]:
+    """What the mark behind an interval means, once for each reason, and the notes."""
     caveats = dict.fromkeys(bounds.caveat for bounds in intervals if not bounds.honest)
     lines = [f"{MARK} may cover less than 95 %: {caveat}" for caveat in caveats] + [f"note: {note}" for note in notes]
     return ["", *lines] if lines else []

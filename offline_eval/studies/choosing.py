@@ -11,6 +11,7 @@ import numpy as np
 
 from offline_eval.errors import InputError, bare
 from offline_eval.stats import PairedDifference, paired_difference
+from offline_eval.stats.samples import finite_or_none
 from offline_eval.types import FloatArray
 
 
@@ -82,15 +83,15 @@ class Choice:
         return self.best if self.clears_gate and self.beats_control else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Plain data; None for what is infinite."""
         return {
             "winner": self.winner,
             "best": self.best,
             "best_control": self.best_control,
-            "t": self.t,
-            "threshold": self.threshold,
+            "t": finite_or_none(self.t),
+            "threshold": finite_or_none(self.threshold),
             "against_control": None if self.against_control is None else self.against_control.to_json(),
-            "control_t": self.control_t,
+            "control_t": finite_or_none(self.control_t),
             "control_threshold": self.control_threshold,
         }
 

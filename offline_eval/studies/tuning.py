@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate_rules
 from offline_eval.errors import InputError, bare
 from offline_eval.stats import PairedDifference, paired_difference
+from offline_eval.stats.samples import finite_or_none
 from offline_eval.studies.choosing import Choice, Gate, choose, t_statistic
 from offline_eval.studies.steering import PLAIN, SteeringRow, Variant
 from offline_eval.types import Critic, Predictor, Rule
-from offline_eval.wrappers import L2, OPEX, BestOfN, GaussianProposal, MultiplyAction, Placebo, RandomDirection
-from offline_eval.wrappers.rules import CriticRule
+from offline_eval.wrappers import (
+    L2,
+    OPEX,
+    BestOfN,
+    GaussianProposal,
+    Guarded,
+    LineSearch,
+    MultiplyAction,
+    Placebo,
+    RandomDirection,
+)
 
 SELECTION_SEED = 1000
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.4, 1.0)
@@ -83,7 +91,9 @@ class Tuning:
     @property
     def holds(self) -> bool | None:
         """Whether the gain's interval on fresh seeds lies above 0; None without a winner."""
-        return None if self.confirmed is None or self.confirmed.paired is None else self.confirmed.paired.ci95.low > 0
+        if self.confirmed is None or self.confirmed.paired is None:
+            return None
+        return bool(self.confirmed.paired.ci95.low > 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the episodes themselves are in the evaluations."""
@@ -101,7 +111,7 @@ class Tuning:
                     "returns": row.evaluation.returns.tolist(),
                     "steering": row.evaluation.steering,
                     "paired": None if row.paired is None else row.paired.to_json(),
-                    "t": None if row.paired is None else row.t,
+                    "t": finite_or_none(row.t),
                 }
                 for row in self.trial
             ],
@@ -119,13 +129,16 @@ class Tuning:
 
 
 def tuning_candidates(critic: Critic) -> list[Variant]:
-    """What a trial tries by default: two decades of step size, many small steps, best-of-N.
+    """What a trial tries by default: two decades of step size, many small steps, line search, best-of-N.
 
     Args:
         critic: rates the actions.
     """
     variants = [Variant(f"OPEX {size:g}", OPEX(critic, size, direction=L2()), size) for size in _STEP_SIZES]
     variants.append(Variant("OPEX 10 x 0.1", OPEX(critic, 0.1, num_steps=10, direction=L2()), 0.1))
+    for cap in (0.2, 0.8):
+        rule = Guarded(OPEX(critic, cap, direction=L2()), LineSearch())
+        variants.append(Variant(f"line search {cap:g}", rule, cap))
     for num_samples, std in ((8, 0.2), (32, 0.2), (32, 0.5)):
         variants.append(Variant(f"best of {num_samples}, {std:g}", BestOfN(critic, num_samples, GaussianProposal(std))))
     return variants
@@ -150,7 +163,7 @@ def tune_steering(
     selection_plan: EpisodePlan | None = None,
     plan: EpisodePlan | None = None,
     gate: Gate | None = None,
-    done: Mapping[str, Mapping[str, Sequence[Episode]]] | None = None,
+    done: Callable[[str, str], Sequence[Episode]] | None = None,
     on_episode: Callable[[str, str, Episode], None] | None = None,
     **options: Any,
 ) -> Tuning:
@@ -170,7 +183,7 @@ def tune_steering(
         selection_plan: where the choice is made; 10 episodes with seeds from 1000 if left out.
         plan: fresh episodes; 20 with seeds from 0 if left out.
         gate: what a winner must clear, `Gate()` if left out.
-        done: finished episodes of an interrupted call: for "selection" and "confirmation", by name.
+        done: finished episodes of an interrupted call, given "selection" or "confirmation" and a variant's name.
         on_episode: told "selection" or "confirmation", the variant's name and each episode as it finishes.
         options: further keywords of `evaluate_rules`: `n_envs`, `workers`, `step_limit`, ...
 
@@ -192,7 +205,7 @@ def tune_steering(
             env,
             episodes,
             {variant.name: variant.rule for variant in variants},
-            done=(done or {}).get(part),
+            done=None if done is None else {variant.name: done(part, variant.name) for variant in variants},
             on_episode=None if on_episode is None else partial(on_episode, part),
             **options,
         )
@@ -236,11 +249,12 @@ def _check(
 
 def _random_as(winner: Variant, tried: Evaluation) -> Variant:
     """A random direction as far as the winner goes: step by step where the rule can be asked, else on average."""
-    rule = winner.rule
-    if isinstance(rule, CriticRule):
+    rule: Any = winner.rule
+    try:
         return Variant(f"random as {winner.name}", RandomDirection(like=rule), winner.step_size)
-    length = float(np.nan_to_num(tried.steering.get("displacement", 0.0)))
-    return Variant(f"random as {winner.name}", RandomDirection(length), length)
+    except InputError:  # a rule of the caller's own
+        length = float(tried.steering.get("displacement", 0.0))
+        return Variant(f"random as {winner.name}", RandomDirection(length), length)
 
 
 def _trial_row(variant: Variant, control: bool, tried: Mapping[str, Evaluation]) -> TrialRow:

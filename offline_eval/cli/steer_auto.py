@@ -1,0 +1,94 @@
+"""`steer --step-sizes auto`: the trial table, the winner or "no gain", and the winner on fresh seeds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.batching import WIDTH
+from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json
+from offline_eval.cli.run import Run, difference_json, evaluation_json
+from offline_eval.episodes import Episode, EpisodePlan, Evaluation
+from offline_eval.errors import InputError
+from offline_eval.policies import critic_of, load_sb3, weights_hash
+from offline_eval.provenance import recipe
+from offline_eval.report.tuning_table import tuning_table
+from offline_eval.run_folder import plan_to_json
+from offline_eval.studies.tuning import Tuning, trivial_controls, tune_steering, tuning_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def run_auto(arguments: argparse.Namespace) -> None:
+    """Run the trial that the arguments describe."""
+    plan, options = episode_plan(arguments), evaluate_options(arguments)
+    check_at_least(2, arguments.selection_episodes, "--selection-episodes")
+    if arguments.log_states:
+        raise InputError("--log-states", "must be left out with auto", None, "log the winner in a run of its own")
+    # The rows of a padded batch cost hardly more than one: a trial fills it.
+    options["n_envs"] = max(options["n_envs"], WIDTH)
+    selection = EpisodePlan.seeded(arguments.selection_episodes, arguments.seed + arguments.episodes)
+    name = Path(arguments.agent).name
+    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
+    candidates, controls = tuning_candidates(critic_of(owner)), trivial_controls()
+    agents = {name: weights_hash(model)}
+    if arguments.critic:
+        agents[Path(arguments.critic).name] = weights_hash(owner)
+    variants = {f"selection: {v.name}": recipe(v.rule) for v in (*candidates, *controls)} | {"selection: plain": None}
+    asked = {key: options[key] for key in ("deterministic", "step_limit")} | {"selection": plan_to_json(selection)}
+    with Run(arguments, plan, variants, agents, asked) as current:
+
+        def record(part: str, variant: str, episode: Episode) -> None:
+            current.record(f"{part}: {variant}", episode)
+
+        tuning = tune_steering(
+            model,
+            arguments.env,
+            candidates=candidates,
+            controls=controls,
+            selection_plan=selection,
+            plan=plan,
+            done=lambda part, variant: current.done(f"{part}: {variant}"),
+            on_episode=record,
+            **options,
+        )
+        result = _result(arguments.env, tuning)
+        current.finish(dict(_evaluations(tuning)), result)
+    if arguments.json:
+        print_json(result)
+    else:
+        print(tuning_table(tuning, name))
+
+
+def _evaluations(tuning: Tuning) -> Iterator[tuple[str, Evaluation]]:
+    for row in tuning.trial:
+        yield f"selection: {row.variant.name}", row.evaluation
+    for fresh in tuning.confirmation:
+        yield f"confirmation: {fresh.variant.name}", fresh.evaluation
+
+
+def _result(env: str, tuning: Tuning) -> dict[str, Any]:
+    """The winner's rows on fresh seeds as `steer` has them; the trial's where nothing won."""
+    shown = [(row.variant, row.evaluation, row.paired, row.against_control) for row in tuning.confirmation]
+    if not shown:
+        shown = [(row.variant, row.evaluation, row.paired, None) for row in tuning.trial]
+    return {
+        "env": env,
+        "tuning": tuning.to_json(),
+        "rows": [
+            {
+                "rule": variant.name,
+                "step_size": variant.step_size,
+                "recipe": evaluation.recipe,
+                "control": variant.control,
+                **evaluation_json(evaluation),
+                "steering": evaluation.steering,
+                "paired": difference_json(paired),
+                "against_control": difference_json(against),
+            }
+            for variant, evaluation, paired, against in shown
+        ],
+    }

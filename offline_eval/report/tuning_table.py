@@ -1,0 +1,64 @@
+"""A gated trial as a table: every candidate, who led, and what became of it on fresh seeds."""
+
+from __future__ import annotations
+
+from offline_eval.report.tables import columns, difference, footnotes, number, plan_words, steering_table
+from offline_eval.studies.tuning import TrialRow, Tuning
+
+
+def tuning_table(tuning: Tuning, agent: str) -> str:
+    """The trial, its verdict, and the confirmation where something won."""
+    plain, *others = tuning.trial
+    cells = [("rule", "mean", "minus plain", "t", "")]
+    cells += [_cells(row, tuning) for row in (plain, *(row for row in others if not row.control))]
+    num_candidates = len(cells)
+    cells += [_cells(row, tuning) for row in others if row.control]
+    lines = columns(cells, "<>>><")
+    heading = f"{agent} on {plain.evaluation.env}: a trial on {plan_words(plain.evaluation)}"
+    intervals = [row.paired.ci95 for row in others if row.paired is not None]
+    text = [
+        heading,
+        "differences in return with 95 % intervals; t is the difference in standard errors",
+        "",
+        *lines[:num_candidates],
+        "controls, which cannot win:",
+        *lines[num_candidates:],
+        "",
+        *tuning_verdict(tuning),
+        *footnotes(intervals, plain.evaluation.notes),
+    ]
+    if tuning.confirmation:
+        text += ["", "the winner on fresh seeds, which chose nothing:", steering_table(tuning.confirmation, agent)]
+    return "\n".join(text)
+
+
+def tuning_verdict(tuning: Tuning) -> list[str]:
+    """In sentences: what won, or why nothing did; and whether fresh seeds confirm it."""
+    choice = tuning.choice
+    best = next((row for row in tuning.trial if row.variant.name == choice.best), None)
+    if best is None or best.paired is None:
+        return ["no gain: the environment failed under every candidate"]
+    led = f"the best, {choice.best}, has {number(best.paired.mean_difference, signed=True)} (t = {choice.t:.2f})"
+    if not choice.clears_gate:
+        return [f"no gain: {led}, and a winner needs t > {choice.threshold:.2f}"]
+    if not choice.beats_control:
+        return [
+            f"no gain: {led}, but {choice.best_control} needs no critic and does as well:",
+            f"the lead over it has t = {choice.control_t:.2f} and needs more than {choice.control_threshold:g}",
+        ]
+    lines = [f"winner: {led}, more than {choice.threshold:.2f}"]
+    if choice.against_control is not None:
+        lead = number(choice.against_control.mean_difference, signed=True)
+        lines[0] += f"; {lead} on {choice.best_control} (t = {choice.control_t:.2f})"
+    confirmed = tuning.confirmed
+    if confirmed is not None:
+        words = "confirmed" if tuning.holds else "NOT confirmed"
+        lines.append(f"{words} on fresh seeds: {difference(confirmed.paired)}")
+    return lines
+
+
+def _cells(row: TrialRow, tuning: Tuning) -> tuple[str, str, str, str, str]:
+    name = row.variant.name
+    mark = "best" if name == tuning.choice.best else "best control" if name == tuning.choice.best_control else ""
+    t = "" if row.paired is None else f"{row.t:.2f}"
+    return name, number(row.evaluation.summary.mean), difference(row.paired), t, mark
