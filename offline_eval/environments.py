@@ -21,6 +21,25 @@ Environment: TypeAlias = "gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv"
 EnvironmentFactory = Callable[[], "Environment"]
 EnvironmentLike: TypeAlias = "str | EnvSpec | EnvironmentFactory | Environment"
 
+_NAMESPACE = "offline_eval/"
+_OWN = {
+    "TwoModeMaze-v0": "offline_eval.problems.maze:TwoModeMaze",
+    "LinearQuadratic-v0": "offline_eval.problems.linear_quadratic:LinearQuadratic",
+}
+_OWN_STEPS = 100
+
+
+def register_own() -> None:
+    """Make this package's environments known to gymnasium; nothing of them is imported.
+
+    It is done when one of them is asked for, and not by installing the package: a bystander's registry stays as it is.
+    """
+    import gymnasium as gym
+
+    for name, entry_point in _OWN.items():
+        if _NAMESPACE + name not in gym.registry:
+            gym.register(_NAMESPACE + name, entry_point, max_episode_steps=_OWN_STEPS)
+
 
 def check_registered(env_id: str, argument: str = "env") -> None:
     """Raise an InputError that names the closest ids where gymnasium does not know `env_id`."""
@@ -28,6 +47,8 @@ def check_registered(env_id: str, argument: str = "env") -> None:
 
     if ":" in env_id:  # "module:Name-v0": gymnasium imports the module, which registers the id
         return
+    if env_id.startswith(_NAMESPACE):
+        register_own()
     if env_id in gym.registry:
         return
     close = get_close_matches(env_id, gym.registry, n=3, cutoff=0.5)
@@ -67,6 +88,8 @@ class _Make:
     def __call__(self) -> gym.Env[Any, Any]:
         import gymnasium as gym
 
+        if isinstance(self.env, str) and self.env.startswith(_NAMESPACE):
+            register_own()  # a worker process has a registry of its own
         try:
             with _native_stderr_muted():
                 return gym.make(self.env, disable_env_checker=True)

@@ -14,7 +14,7 @@ FLOORS = [
     ["batching", "spaces", "stats", "environments", "provenance", "simulator"],
     ["datasets"],
     ["policies", "wrappers", "diagnostics"],
-    ["episodes"],
+    ["episodes", "problems"],
     ["run_folder"],
     ["studies"],
     ["report"],
