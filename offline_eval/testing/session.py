@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from offline_eval.testing.outcome import Outcome
 from offline_eval.testing.sources import EpisodeSource, FreshEpisodes
+
+if TYPE_CHECKING:
+    from offline_eval.testing.outcome import Outcome
 
 
 def tell_nobody(outcome: Outcome) -> None:

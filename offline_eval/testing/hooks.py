@@ -1,0 +1,176 @@
+"""What watches a run of pytest: episodes come from the cache, outcomes go into the reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from offline_eval.errors import InputError, OfflineEvalError
+from offline_eval.testing.reporting import agent_lines, plain, properties, write_json
+from offline_eval.testing.session import Session, using
+from offline_eval.testing.settings import DEFAULT_EPISODES, Settings
+
+if TYPE_CHECKING:
+    from offline_eval.datasets.recorder import LoggedEpisode
+    from offline_eval.environments import EnvironmentLike
+    from offline_eval.episodes import EpisodePlan, Evaluation
+    from offline_eval.testing.cache import EpisodeCache
+    from offline_eval.testing.outcome import Outcome
+    from offline_eval.types import Predictor, Rule
+
+Made = TypeVar("Made")
+
+_OUTCOMES = "offline_eval_outcomes"
+"""The attribute of a report in which outcomes travel from a worker process to the one that prints."""
+
+
+class Episodes:
+    """An `EpisodeSource`: the cache, which is opened when the first assertion wants episodes.
+
+    Args:
+        folder: of the cache; None for one that lives as long as this run.
+        states: whether to keep visited states from the start.
+    """
+
+    def __init__(self, folder: Path | None, states: bool) -> None:
+        self._folder, self._states = folder, states
+        self._cache: EpisodeCache | None = None
+        self._temporary: TemporaryDirectory[str] | None = None
+
+    def evaluation(
+        self, policy: Predictor, env: EnvironmentLike, plan: EpisodePlan, rule: Rule | None = None
+    ) -> Evaluation:
+        """The evaluation of a plan."""
+        return self.cache.evaluation(policy, env, plan, rule)
+
+    def logged(self, policy: Predictor, env: EnvironmentLike, plan: EpisodePlan) -> Sequence[LoggedEpisode]:
+        """The episodes of a plan with every visited state."""
+        return self.cache.logged(policy, env, plan)
+
+    @property
+    def cache(self) -> EpisodeCache:
+        """The cache itself."""
+        from offline_eval.testing.cache import EpisodeCache
+
+        if self._cache is None:
+            if self._folder is None:
+                self._temporary = TemporaryDirectory(prefix="offline-eval-")
+                self._folder = Path(self._temporary.name)
+            self._cache = EpisodeCache(self._folder, states=self._states)
+        return self._cache
+
+    def close(self) -> None:
+        """Remove what was to live as long as this run."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+class Watcher:
+    """The hooks of one run, and what its tests share.
+
+    Attributes:
+        settings: what was said about the agent.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.settings = Settings(config)
+        self._is_worker = hasattr(config, "workerinput")
+        self._config = config
+        self._source = Episodes(self._cache_folder(), bool(config.getini("offline_eval_states")))
+        self._made: dict[object, Any] = {}
+        self._pending: list[dict[str, Any]] = []
+        self._tests: list[dict[str, Any]] = []
+
+    def once(self, key: object, make: Callable[[], Made]) -> Made:
+        """What `make` makes; once for each key."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
+
+    def pytest_sessionstart(self) -> None:
+        """Options that cannot be right stop the run before a test begins."""
+        try:
+            self.settings.number("episodes", 1, DEFAULT_EPISODES)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+        path = self.settings.path("json")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise pytest.UsageError(str(InputError("--offline-eval-json", "must be a file in a folder", str(path))))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """While a test runs, assertions take their episodes from the cache and tell their outcomes."""
+        with using(Session(source=self._source, on_outcome=partial(self._take, item, Counter()))):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, pytest.TestReport]:
+        """The outcomes travel with the report; our own errors are shown without our own frames."""
+        error = None if call.excinfo is None else call.excinfo.value
+        if isinstance(error, OfflineEvalError) and not self._config.getoption("fulltrace"):
+            call.excinfo = pytest.ExceptionInfo.from_exception(error.with_traceback(_without_ours(error.__traceback__)))
+        report: pytest.TestReport = yield
+        if self._pending:
+            setattr(report, _OUTCOMES, self._pending)
+            self._pending = []
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what the tests, perhaps in other processes, have told."""
+        if outcomes := getattr(report, _OUTCOMES, None):
+            self._tests.append({"test": report.nodeid, "outcome": report.outcome, "assertions": outcomes})
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One line an agent."""
+        if self._tests:
+            terminalreporter.section("offline-eval")
+            for line in agent_lines(outcome for test in self._tests for outcome in test["assertions"]):
+                terminalreporter.line(line)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the JSON file."""
+        path = self.settings.path("json")
+        if path is not None and not self._is_worker:
+            from offline_eval.provenance import versions
+
+            write_json(path, self._tests, versions())
+
+    def pytest_unconfigure(self) -> None:
+        """Leave nothing behind."""
+        self._source.close()
+
+    def _take(self, item: pytest.Item, numbers: Counter[str], outcome: Outcome) -> None:
+        told: Mapping[str, Any] = plain(outcome)
+        numbers[outcome.assertion] += 1
+        self._pending.append(dict(told))
+        item.user_properties += properties(told, numbers[outcome.assertion])
+
+    def _cache_folder(self) -> Path | None:
+        named = self.settings.path("cache")
+        if named is not None:
+            return named
+        cache = getattr(self._config, "cache", None)  # None with `-p no:cacheprovider`
+        return None if cache is None else Path(cache._cachedir) / cache._CACHE_PREFIX_DIRS / "offline_eval"
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of this package; as it is where there are no others."""
+    theirs: list[TracebackType] = []
+    entry = trace
+    while entry is not None:
+        if entry.tb_frame.f_globals.get("__name__", "").partition(".")[0] != "offline_eval":
+            theirs.append(entry)
+        entry = entry.tb_next
+    shown: TracebackType | None = None
+    for entry in reversed(theirs):
+        shown = TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return shown or trace
