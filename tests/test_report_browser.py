@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
+from diagnosed import diagnosis_json
 
 from offline_eval.report.page import write_page
 from offline_eval.report.runs import RunResult
@@ -28,14 +29,17 @@ OVERLAPPING = """[...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 
 
-@pytest.fixture(scope="module", params=["measurement_example.json", "measurement_hopper.json"])
+@pytest.fixture(scope="module", params=["measurement_example.json", "measurement_hopper.json", "diagnosis"])
 def pages(tmp_path_factory, request):
-    """Of an example made by hand, and of a real measurement.
+    """Of an example made by hand, of a real measurement, and of a diagnosis made by hand.
 
     One run, and three side by side, the first with a name that is far too long.
     """
     folder = tmp_path_factory.mktemp("pages")
-    result = json.loads((Path(__file__).parent / request.param).read_text(encoding="utf-8"))
+    if request.param == "diagnosis":
+        result = diagnosis_json()
+    else:
+        result = json.loads((Path(__file__).parent / request.param).read_text(encoding="utf-8"))
     run = RunResult("measured", result, {**result["manifest"], "command": LONG})
     skipped = RunResult("skipped", result | {"q_rank": {"skipped": "no critic"}, "q_bias": {"skipped": "no critic"}})
     long = RunResult(LONG, result, {"agent": LONG, "env": "Hopper-v5"})

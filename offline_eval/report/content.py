@@ -51,11 +51,22 @@ class Section:
         title: the question, or what is shown.
         figures: in the order of the page.
         skipped: what was not measured, each with its reason.
+        points: sentences, each on its own.
+        commands: what a reader can type.
+        numbers: a table of them.
     """
 
     title: str
     figures: Sequence[Figure] = ()
     skipped: Sequence[str] = ()
+    points: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    numbers: Sequence[KeyNumber] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.figures or self.skipped or self.points or self.commands or self.numbers)
 
 
 @dataclass(frozen=True)

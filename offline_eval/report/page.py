@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element
 
 from offline_eval.errors import InputError, StorageError
 from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, sentence
+from offline_eval.report.diagnosis_chapter import diagnosis_chapter
 from offline_eval.report.episode_chapters import comparison_chapter, evaluation_chapter, steering_chapter
 from offline_eval.report.markup import Node, render, tag
 from offline_eval.report.measurement_chapter import measurement_chapter
@@ -79,6 +80,8 @@ def chapter_of(run: RunResult) -> Chapter:
     result = run.result
     rows = result.get("rows")
     try:
+        if "verdict" in result:
+            return diagnosis_chapter(run)
         if "policy_error" in result:
             return measurement_chapter(run)
         if rows and "agent" in rows[0]:
@@ -90,7 +93,7 @@ def chapter_of(run: RunResult) -> Chapter:
     except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
         rule = f"must be what --json of this version writes; {type(error).__name__}: {error}"
         raise InputError("RUN", rule, run.name, "run the command again") from error
-    rule = "must be the object of `evaluate`, `steer`, `compare` or `measure`"
+    rule = "must be the object of `evaluate`, `steer`, `compare`, `measure` or `diagnose`"
     raise InputError("RUN", rule, f"{run.name} with {', '.join(sorted(result)) or 'nothing in it'}")
 
 
@@ -144,14 +147,16 @@ def _table(numbers: Sequence[KeyNumber]) -> Element | None:
 
 def _body(chapter: Chapter) -> list[Node]:
     notes = [tag("li", sentence(note)) for note in chapter.notes]
-    parts: list[Node] = [_section(part) for part in chapter.sections if part.figures or part.skipped]
+    parts: list[Node] = [_section(part) for part in chapter.sections if not part.is_empty]
     return [*parts, tag("aside", tag("h3", "Notes"), tag("ul", *notes)) if notes else None]
 
 
 def _section(part: Section) -> Element:
     missing = [tag("p", tag("b", "Not measured: "), sentence(reason), class_="skipped") for reason in part.skipped]
     figures = tag("div", *map(_figure, part.figures), class_="figures") if part.figures else None
-    return tag("section", tag("h3", part.title), figures, *missing)
+    points = tag("ul", *(tag("li", _together(words)) for words in part.points)) if part.points else None
+    typed = [tag("pre", tag("code", command)) for command in part.commands]
+    return tag("section", tag("h3", part.title), points, *typed, _table(part.numbers), figures, *missing)
 
 
 def _figure(figure: Figure) -> Element:
