@@ -14,6 +14,7 @@ from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies import load_sb3, spaces_of
+from offline_eval.testing.given import GivenAgent
 from offline_eval.testing.sources import EpisodeSource
 from offline_eval.types import Predictor
 
@@ -56,9 +57,10 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
     if env is None:
         raise InputError("env", "must be an id or a factory", None, 'name it: env="Hopper-v5"')
     made = spaces_of(env)
-    if isinstance(agent, str | Path):
+    if isinstance(agent, str | Path | GivenAgent):
         try:
-            return Subject(load_sb3(agent, env), Path(agent).name, str(agent), argument)
+            policy = agent.opened(env) if isinstance(agent, GivenAgent) else load_sb3(agent, env)
+            return Subject(policy, Path(agent).name, str(Path(agent)), argument)
         except SpaceError as error:
             rule = f"must be an agent for {environment_id(env)}"
             raise SpaceError(argument, rule, Path(agent).name, f"{error.argument} {error.rule}") from error
