@@ -17,8 +17,10 @@ from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.types import Array, Steered
+from offline_eval.types import Array, Remembering, Steered
+from offline_eval.wrappers.adaptation import Adapting
 from offline_eval.wrappers.arguments import Numbers, column, numbers
+from offline_eval.wrappers.remembering import begin, reserve, started
 from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class RandomDirection(SteeringRule):
     number_per_row = "step_size"
 
     step_size: Numbers | None = None
-    like: CriticRule | None = None
+    like: CriticRule | Adapting | None = None
 
     def __post_init__(self) -> None:
         if (self.step_size is None) == (self.like is None):
@@ -57,8 +59,8 @@ class RandomDirection(SteeringRule):
         if self.step_size is not None:
             step_size = numbers("step_size", self.step_size, "0 leaves the action as it is")
             object.__setattr__(self, "step_size", step_size)
-        elif not isinstance(self.like, CriticRule):
-            raise InputError("like", "must be an OPEX or a BestOfN", self.like, "a number goes into `step_size`")
+        elif not isinstance(self.like, CriticRule | Adapting):
+            raise InputError("like", "must be a rule that asks a critic", self.like, "a number goes into `step_size`")
 
     @property
     def device(self) -> th.device:
@@ -76,6 +78,28 @@ class RandomDirection(SteeringRule):
             return super().rows(index)
         chosen = self.like.rows(index)
         return self if chosen is self.like else RandomDirection(like=chosen)
+
+    @property
+    def width(self) -> int | None:
+        """Rows of a padded batch, where `like` remembers and says so; None for the host's own."""
+        return self.like.width if isinstance(self.like, Remembering) else None
+
+    def start(self) -> RandomDirection:
+        """This rule for one host, where `like` remembers: it learns from the states that the control visits."""
+        if self.like is None:
+            return self
+        like: Any = started(self.like)
+        return self if like is self.like else RandomDirection(like=like)
+
+    def begin(self, rows: Array) -> None:
+        """New episodes at these rows, for a `like` that remembers."""
+        if self.like is not None:
+            begin(self.like, rows)
+
+    def reserve(self, num_rows: int) -> None:
+        """Room for so many rows, for a `like` that remembers."""
+        if self.like is not None:
+            reserve(self.like, num_rows)
 
     def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
         """Raise a SpaceError where the rule cannot serve these spaces."""

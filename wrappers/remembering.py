@@ -2,7 +2,7 @@
 
 A rule has no state, so that one object serves any number of hosts. What learns while it acts must remember; it keeps
 to the same rule by being a frozen choice whose `start()` makes, for each host, a rule with its own memory. Hosts know
-no more than these three functions, so rules that remember are added to hosts, not multiplied by them.
+no more than these functions, so rules that remember are added to hosts, not multiplied by them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from offline_eval.types import Remembering, Rule, Startable
 
-__all__ = ["begin", "reserve", "started", "width_of"]
+__all__ = ["begin", "forgets", "reserve", "started", "width_of"]
 
 
 def started(rule: Rule) -> Rule:
@@ -39,3 +39,13 @@ def width_of(rule: Rule, width: int | None) -> int | None:
     if width is None or not isinstance(rule, Remembering) or rule.width is None:
         return width
     return rule.width
+
+
+def forgets(rule: Rule | None) -> bool:
+    """Whether every episode begins anew under this rule, and under the rules inside it: only then are they independent.
+
+    Rules that hold another call it `like` or `rule`; one that never forgets says so by `reset.forgets`.
+    """
+    inner = [getattr(rule, name, None) for name in ("like", "rule")]
+    forgetful = getattr(getattr(rule, "reset", None), "forgets", True)
+    return bool(forgetful) and all(forgets(part) for part in inner if part is not None)

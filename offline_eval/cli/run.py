@@ -83,6 +83,8 @@ class Run:
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as the object of `evaluate --json`."""
+    from offline_eval.stats.samples import finite_or_none
+
     before, after = evaluation.weights_hash
     summary = evaluation.summary.to_json() | {
         "length": evaluation.mean_length,
@@ -102,6 +104,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "weights_hash": {"before": before, "after": after},
         "invariant": evaluation.invariant,
         "notes": list(evaluation.notes),
+        **({} if evaluation.curve is None else {"curve": [finite_or_none(value) for value in evaluation.curve]}),
     }
 
 

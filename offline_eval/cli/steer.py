@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--proposal-std", type=float, default=0.2, help="spread of best-of-N's candidates (default: %(default)s)"
     )
     parser.add_argument(
+        "--ttt",
+        default="",
+        metavar="RATE,RATE",
+        help="learning rates for test-time training: the actor's last layer, Adam, 16 replayed states, reset each "
+        "episode; 3e-4 is careful, 1e-3 bold",
+    )
+    parser.add_argument(
         "--controls", default="random,multiply,placebo", help="rows to compare with (default: %(default)s)"
     )
     add_episodes(parser)
@@ -77,13 +84,16 @@ def run(arguments: argparse.Namespace) -> None:
     plan, options = episode_plan(arguments), evaluate_options(arguments)
     step_sizes = numbers(arguments.step_sizes, float, "--step-sizes")
     best_of = numbers(arguments.best_of, int, "--best-of")
+    learning_rates = numbers(arguments.ttt, float, "--ttt")
     controls = [word.strip() for word in arguments.controls.split(",") if word.strip()]
-    if not step_sizes and not best_of:
-        raise InputError("--step-sizes", "must name a step size where --best-of is not given", arguments.step_sizes)
+    if not step_sizes and not best_of and not learning_rates:
+        raise InputError(
+            "--step-sizes", "must name a step size where --best-of and --ttt are not given", arguments.step_sizes
+        )
     from pathlib import Path
 
     from offline_eval.cli.run import Run, difference_json, evaluation_json
-    from offline_eval.policies import critic_of, load_sb3, weights_hash
+    from offline_eval.policies import actor_of, critic_of, load_sb3, weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.report.tables import steering_table
     from offline_eval.studies.steering import steer, steering_variants
@@ -103,6 +113,8 @@ def run(arguments: argparse.Namespace) -> None:
         num_steps=arguments.num_steps,
         best_of=best_of,
         proposal_std=arguments.proposal_std,
+        learning_rates=learning_rates,
+        actor=actor_of(model) if learning_rates else None,
         controls=controls,
     )
     agents = {name: weights_hash(model)}
@@ -126,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
                 {
                     "rule": row.variant.name,
                     "step_size": row.variant.step_size,
+                    "learning_rate": row.variant.learning_rate,
                     "recipe": row.evaluation.recipe,
                     "control": row.variant.control,
                     **evaluation_json(row.evaluation),

@@ -21,6 +21,7 @@ from offline_eval.errors import InputError, bare
 from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weights_hash
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
+from offline_eval.wrappers.remembering import forgets
 
 _WORTH_A_WORKER = 40_000
 """Environment steps from which starting another process pays."""
@@ -173,6 +174,11 @@ def _play(
             "drop one of the two: observations are normalised once",
         )
     on_cpu = _device_type(model) == "cpu"
+    lasting = [name for name, rule in rules.items() if not forgets(rule)]
+    if lasting:
+        # What is learnt goes from each episode to the next: one after the other, and all of them again on a resume.
+        n_envs, workers = 1, 1
+        done = {name: episodes for name, episodes in done.items() if name not in lasting}
     num_workers = _num_workers(workers, len(plan) * len(rules), env, on_cpu)
 
     names = list(rules)
@@ -234,6 +240,7 @@ def _play(
             weights_hash=(hash_before, hash_after),
             invariant=deterministic and on_cpu and share.width is not None and not notes,
             notes=notes,
+            independent=name not in lasting,
         )
 
     return {name: table_of(name) for name in names}

@@ -14,8 +14,10 @@ from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode
 from offline_eval.episodes.rollout import play
 from offline_eval.episodes.seats import Seats, make_seats
+from offline_eval.errors import InputError, bare
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.host import Steering
+from offline_eval.wrappers.remembering import forgets
 from offline_eval.wrappers.stacking import stack
 
 if TYPE_CHECKING:
@@ -72,6 +74,13 @@ class Share:
             if rule is not None and id(rule) not in hosts:
                 hosts[id(rule)] = Steering(rule, seats.observation_space, seats.action_space, self.width)
             played.append(Played(None if rule is None else hosts[id(rule)], row))
+        if seats.num_seats > 1 and not all(forgets(rule) for rule in self.rules):
+            raise InputError(
+                "env",
+                "must be a single environment for a policy that never forgets: its episodes follow from one another",
+                bare(f"{seats.num_seats} environments"),
+                "pass an id or a factory, or reset each episode",
+            )
         acting = Acting(self.policy, played, seats.observation_space, seats.num_seats, self.width, self.deterministic)
         limit = self.step_limit
         if limit is None and seats.max_episode_steps is None:

@@ -75,6 +75,8 @@ class Evaluation:
         weights_hash: of the policy before and after; None where it has no weights.
         invariant: whether the table is independent of the number of environments and workers.
         notes: what a reader should know: a global generator was used, a limit was set, ...
+        independent: whether every episode begins anew. Where the policy goes on learning from one to the next, the
+            summary has no intervals, and `curve` says what there is to say.
     """
 
     env: str
@@ -86,6 +88,7 @@ class Evaluation:
     weights_hash: tuple[str | None, str | None] = (None, None)
     invariant: bool = True
     notes: tuple[str, ...] = ()
+    independent: bool = True
 
     @cached_property
     def returns(self) -> FloatArray:
@@ -96,8 +99,15 @@ class Evaluation:
     def summary(self) -> Summary:
         """Mean, IQM, median and intervals of the returns (`offline_eval.stats`)."""
         from offline_eval.stats import summarize
+        from offline_eval.stats.dependent import summary_without_interval
 
-        return summarize(self.returns)
+        summary = summarize(self.returns)
+        return summary if self.independent else summary_without_interval(summary)
+
+    @property
+    def curve(self) -> FloatArray | None:
+        """Returns in the order in which they were played, where they are not independent; None where they are."""
+        return None if self.independent else self.returns
 
     @property
     def num_steps(self) -> int:

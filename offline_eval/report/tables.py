@@ -13,6 +13,8 @@ from offline_eval.studies.steering import SteeringRow
 MARK = "~"
 """Stands behind an interval that may cover less than 95 %."""
 
+_MOSTLY = 0.5
+
 
 def number(value: float, signed: bool = False) -> str:
     """Three significant digits or all before the point: returns are not known better."""
@@ -86,6 +88,7 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
     steered = [row for row in rows if row.against_control is not None]
     lines += [_verdict(row) for row in steered]
     lines += _what_was_done(steered)
+    lines += _saturated(steered)
     intervals = [paired.ci95 for row in rows for paired in (row.paired, row.against_control) if paired is not None]
     return "\n".join([*lines, *footnotes(intervals, plain.evaluation.notes)])
 
@@ -137,6 +140,16 @@ def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:
         ]
         cells.append((row.variant.name, *shown))
     return ["", *columns(cells, "<>>>>>")] if rows else []
+
+
+def _saturated(rows: Sequence[SteeringRow]) -> list[str]:
+    """Where training had nothing to learn from, most of the time."""
+    shares = {row.variant.name: row.evaluation.steering.get("zero_gradient", 0.0) for row in rows}
+    return [
+        f"{name}: no gradient in {share:.0%} of the steps: the actions are saturated, or the critic is flat"
+        for name, share in shares.items()
+        if share > _MOSTLY
+    ]
 
 
 def plan_words(evaluation: Evaluation) -> str:

@@ -11,8 +11,19 @@ from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
 from offline_eval.errors import InputError
 from offline_eval.stats import PairedDifference, paired_difference
-from offline_eval.types import Critic, Predictor, Rule
-from offline_eval.wrappers import L2, OPEX, BestOfN, GaussianProposal, Min, MultiplyAction, Placebo, RandomDirection
+from offline_eval.stats.dependent import difference_without_interval
+from offline_eval.types import Adaptable, Critic, Predictor, Rule
+from offline_eval.wrappers import (
+    L2,
+    OPEX,
+    BestOfN,
+    GaussianProposal,
+    Min,
+    MultiplyAction,
+    Placebo,
+    RandomDirection,
+    TestTimeTraining,
+)
 
 if TYPE_CHECKING:
     from offline_eval.wrappers.directions import Direction, Reduction
@@ -33,12 +44,14 @@ class Variant:
         rule: None for the unsteered policy.
         step_size: length or coefficient of a step, None where the rule has none.
         control: name of the variant that this one must beat before its gain is its own; None for a control.
+        learning_rate: of test-time training, None for other rules.
     """
 
     name: str
     rule: Rule | None
     step_size: float | None = None
     control: str | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,11 @@ def steering_variants(
     num_steps: int = 1,
     best_of: Sequence[int] = (),
     proposal_std: float = 0.2,
+    learning_rates: Sequence[float] = (),
+    actor: Adaptable | None = None,
     controls: Sequence[str] = CONTROLS,
 ) -> list[Variant]:
-    """OPEX at each step size, best-of-N at each number, and their controls.
+    """OPEX at each step size, best-of-N at each number, test-time training at each learning rate, and their controls.
 
     Args:
         critic: rates the actions.
@@ -79,6 +94,8 @@ def steering_variants(
         num_steps: OPEX steps.
         best_of: numbers of candidates for best-of-N.
         proposal_std: spread of the candidates around the policy's action, scaled space.
+        learning_rates: of test-time training; the actor's last layer, Adam, 16 replayed states, reset each episode.
+        actor: of the policy that acts (`offline_eval.policies.actor_of`); test-time training needs it.
         controls: "random" (a random direction of the same length, for each steered row), "multiply" (actions times
             1.1 and 1.2) and "placebo" (noise of 1e-6, which only re-draws chaos).
     """
@@ -86,7 +103,7 @@ def steering_variants(
         if word not in CONTROLS:
             raise InputError("controls", f"must be among {', '.join(CONTROLS)}", word)
     direction, reduce = direction or L2(), reduce or Min()
-    steered: list[tuple[str, OPEX | BestOfN, float | None]] = []
+    steered: list[tuple[str, OPEX | BestOfN | TestTimeTraining, float | None]] = []
     for step_size in dict.fromkeys(step_sizes):
         if step_size == 0:
             continue
@@ -95,11 +112,17 @@ def steering_variants(
     for num_samples in dict.fromkeys(best_of):
         rule_of_n = BestOfN(critic, num_samples, GaussianProposal(proposal_std), reduce=reduce)
         steered.append((f"best of {num_samples}", rule_of_n, None))
+    if learning_rates and actor is None:
+        raise InputError("actor", "must be given for test-time training", None, "`actor_of(model)`")
+    for rate in dict.fromkeys(learning_rates):
+        assert actor is not None
+        steered.append((f"ttt {rate:g}", TestTimeTraining(actor, critic, rate, reduce=reduce), None))
 
     variants = [Variant(PLAIN, None, 0.0)]
     for name, steering_rule, step in steered:
         control = f"random as {name}" if "random" in controls else None
-        variants.append(Variant(name, steering_rule, step, control))
+        rate_of = steering_rule.learning_rate if isinstance(steering_rule, TestTimeTraining) else None
+        variants.append(Variant(name, steering_rule, step, control, rate_of))
         if control is not None:
             variants.append(Variant(control, RandomDirection(like=steering_rule), step))
     if "multiply" in controls:
@@ -157,6 +180,11 @@ def _row(variant: Variant, evaluations: Mapping[str, Evaluation], plain: str) ->
     return SteeringRow(
         variant,
         mine,
-        paired=None if variant.name == plain else paired_difference(mine.returns, evaluations[plain].returns),
-        against_control=None if control is None else paired_difference(mine.returns, control.returns),
+        paired=None if variant.name == plain else _difference(mine, evaluations[plain]),
+        against_control=None if control is None else _difference(mine, control),
     )
+
+
+def _difference(one: Evaluation, other: Evaluation) -> PairedDifference:
+    difference = paired_difference(one.returns, other.returns)
+    return difference if one.independent and other.independent else difference_without_interval(difference)
