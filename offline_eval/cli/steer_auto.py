@@ -15,7 +15,7 @@ from offline_eval.policies import critic_of, load_sb3, weights_hash
 from offline_eval.provenance import recipe
 from offline_eval.report.tuning_table import tuning_table
 from offline_eval.run_folder import plan_to_json
-from offline_eval.studies.tuning import Tuning, trivial_controls, tune_steering, tuning_candidates
+from offline_eval.studies.tuning import Tuning, trainable, trivial_controls, tune_steering, tuning_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
     name = Path(arguments.agent).name
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
-    candidates, controls = tuning_candidates(critic_of(owner)), trivial_controls()
+    candidates, controls = tuning_candidates(critic_of(owner), trainable(model)), trivial_controls()
     agents = {name: weights_hash(model)}
     if arguments.critic:
         agents[Path(arguments.critic).name] = weights_hash(owner)

@@ -10,11 +10,12 @@ from typing import Any
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate_rules
 from offline_eval.errors import InputError, bare
+from offline_eval.policies import actor_of, critic_of
 from offline_eval.stats import PairedDifference, paired_difference
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.studies.choosing import Choice, Gate, choose, t_statistic
 from offline_eval.studies.steering import PLAIN, SteeringRow, Variant
-from offline_eval.types import Critic, Predictor, Rule
+from offline_eval.types import Adaptable, Critic, Predictor, Rule
 from offline_eval.wrappers import (
     L2,
     OPEX,
@@ -25,10 +26,12 @@ from offline_eval.wrappers import (
     MultiplyAction,
     Placebo,
     RandomDirection,
+    TestTimeTraining,
 )
 
 SELECTION_SEED = 1000
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.4, 1.0)
+_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 _FACTORS = (1.1, 1.2)
 _RANDOM_LENGTHS = (0.1, 0.4)
 
@@ -128,11 +131,12 @@ class Tuning:
         }
 
 
-def tuning_candidates(critic: Critic) -> list[Variant]:
-    """What a trial tries by default: two decades of step size, many small steps, line search, best-of-N.
+def tuning_candidates(critic: Critic, actor: Adaptable | None = None) -> list[Variant]:
+    """What a trial tries by default: two decades of step size, many small steps, line search, best-of-N, training.
 
     Args:
         critic: rates the actions.
+        actor: what test-time training trains (`offline_eval.policies.actor_of`); None leaves training out.
     """
     variants = [Variant(f"OPEX {size:g}", OPEX(critic, size, direction=L2()), size) for size in _STEP_SIZES]
     variants.append(Variant("OPEX 10 x 0.1", OPEX(critic, 0.1, num_steps=10, direction=L2()), 0.1))
@@ -141,7 +145,18 @@ def tuning_candidates(critic: Critic) -> list[Variant]:
         variants.append(Variant(f"line search {cap:g}", rule, cap))
     for num_samples, std in ((8, 0.2), (32, 0.2), (32, 0.5)):
         variants.append(Variant(f"best of {num_samples}, {std:g}", BestOfN(critic, num_samples, GaussianProposal(std))))
+    if actor is not None:
+        for rate in _LEARNING_RATES:
+            variants.append(Variant(f"TTT {rate:g}", TestTimeTraining(actor, critic, rate)))
     return variants
+
+
+def trainable(model: Any) -> Adaptable | None:
+    """The model's actor where torch can differentiate it, else None: a trial then does without training."""
+    try:
+        return actor_of(model)
+    except InputError:
+        return None
 
 
 def trivial_controls() -> list[Variant]:
@@ -178,7 +193,7 @@ def tune_steering(
         model: anything with SB3's `predict`.
         env: an id, a spec or a factory.
         critic: rates the actions; the model's own if left out.
-        candidates: `tuning_candidates(critic)` if left out.
+        candidates: `tuning_candidates(critic, actor)` if left out, with training where the model can be trained.
         controls: `trivial_controls()` if left out.
         selection_plan: where the choice is made; 10 episodes with seeds from 1000 if left out.
         plan: fresh episodes; 20 with seeds from 0 if left out.
@@ -191,9 +206,7 @@ def tune_steering(
         InputError: the two plans share a seed, or names are not unique.
     """
     if candidates is None:
-        from offline_eval.policies import critic_of
-
-        candidates = tuning_candidates(critic_of(model) if critic is None else critic)
+        candidates = tuning_candidates(critic_of(model) if critic is None else critic, trainable(model))
     controls = trivial_controls() if controls is None else controls
     selection_plan = selection_plan or EpisodePlan.seeded(10, seed=SELECTION_SEED)
     plan = plan or EpisodePlan.seeded(20)
