@@ -181,6 +181,7 @@ class Ranks:
             else {
                 "window_tau": finite_or_none(self.plain.tau.value),
                 "ci95": self.plain.tau.ci95.to_json(),
+                "caveat": self.plain.tau.ci95.caveat,
                 "clock": finite_or_none(self.plain.clock),
                 "labels": None if self.plain_labels is None else self.plain_labels.to_json(),
             },
