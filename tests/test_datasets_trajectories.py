@@ -2,7 +2,10 @@
 
 import itertools
 import multiprocessing
+import os
 import pickle
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_arrays, from_trajectories
-from offline_eval.datasets.packed import read_packed, shared, write_packed
+from offline_eval.datasets.packed import read_packed, write_packed
+from offline_eval.datasets.sharing import shared
 from offline_eval.errors import DatasetError, InputError, SpaceError
 
 
@@ -198,6 +202,30 @@ def test_processes_share_a_mapped_copy():
     assert not folder.exists()
     with pytest.raises(DatasetError, match="it is gone"):
         pickle.loads(pickle.dumps(mapped))
+
+
+def hold_a_copy(dataset, queue):
+    with shared(dataset) as mapped:
+        queue.put(mapped.store.folder.parent)
+        time.sleep(60)
+
+
+def test_the_copy_of_a_killed_process_goes_when_the_next_begins():
+    dataset = counting([5, 9])
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=hold_a_copy, args=(dataset, queue))
+    child.start()
+    left_behind = queue.get(timeout=60)
+    with shared(dataset):
+        assert left_behind.exists()  # its owner lives
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert left_behind.exists()
+    with shared(dataset) as mapped:
+        assert not left_behind.exists()
+        with shared(dataset):
+            assert mapped.store.folder.exists()
 
 
 def test_packed_folders_keep_everything(tmp_path: Path):

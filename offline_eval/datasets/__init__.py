@@ -18,7 +18,7 @@ _HOME = {
     "from_arrays": "arrays",
     "from_trajectories": "arrays",
     "from_replay_buffer": "replay_buffer",
-    "shared": "packed",
+    "shared": "sharing",
     "describe": "description",
     "check": "doctor",
     "EpisodeRecorder": "recorder",
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from offline_eval.datasets.log import open_log as open_log
     from offline_eval.datasets.opening import open_dataset as open_dataset
     from offline_eval.datasets.opening import save_dataset as save_dataset
-    from offline_eval.datasets.packed import shared as shared
     from offline_eval.datasets.recorder import EpisodeRecorder as EpisodeRecorder
     from offline_eval.datasets.recorder import LoggedEpisode as LoggedEpisode
     from offline_eval.datasets.replay_buffer import from_replay_buffer as from_replay_buffer
     from offline_eval.datasets.restoring import return_to as return_to
+    from offline_eval.datasets.sharing import shared as shared
     from offline_eval.datasets.trajectories import Dataset as Dataset
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -10,9 +10,6 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -183,29 +180,3 @@ def _index(folder: Path) -> dict[str, Any]:
     if index.get("version") != _VERSION:
         raise DatasetError("path", f"must be of version {_VERSION}", index.get("version"), "update offline-eval")
     return index
-
-
-@contextmanager
-def shared(dataset: Dataset) -> Iterator[Dataset]:
-    """The data set memory-mapped, so that processes it is pickled to share one copy of it.
-
-    The arrays are written once into a folder in shared memory where there is room (Linux), else in the folder for
-    temporary files, and go when the block ends. A data set that is memory-mapped already is given back as it is.
-    """
-    if dataset.store.folder is not None:
-        yield dataset
-        return
-    folder = Path(tempfile.mkdtemp(prefix="offline-eval-", dir=_shared_memory(dataset.store.num_bytes)))
-    try:
-        whole = replace(dataset, members=None)
-        write_packed(whole, folder / "data")
-        yield replace(dataset, store=open_store(folder / "data"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _shared_memory(num_bytes: int) -> str | None:
-    place = "/dev/shm"
-    if os.path.isdir(place) and os.access(place, os.W_OK) and shutil.disk_usage(place).free > 2 * num_bytes:
-        return place
-    return None

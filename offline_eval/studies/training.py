@@ -22,7 +22,7 @@ from typing import Any
 
 import torch as th
 
-from offline_eval.datasets.packed import shared
+from offline_eval.datasets.sharing import shared
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.datasets.writing import replacing
 from offline_eval.episodes.workers import worker_context
