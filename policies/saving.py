@@ -77,7 +77,7 @@ def write_algorithm(
     """Write the file; whoever reads `path` meanwhile, or after a crash, finds the former file or the new one.
 
     Raises:
-        StorageError: it cannot be written. The former file is kept.
+        StorageError: it cannot be written. The former file is kept, where there was one.
     """
     zipped, extra = io.BytesIO(), io.BytesIO()
     text = json.dumps({"format": _FORMAT, **words}).encode()
@@ -102,9 +102,8 @@ def write_algorithm(
         temporary.replace(final)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{final} could not be written ({error.strerror or error}); the file that was there before is kept"
-        ) from error
+        kept = "; the file that was there before is kept" if final.exists() else ""
+        raise StorageError(f"{final} could not be written ({error.strerror or error}){kept}") from error
 
 
 def read_algorithm(path: str | os.PathLike[str] | io.BufferedIOBase, device: th.device) -> SavedAlgorithm:

@@ -231,6 +231,9 @@ def test_a_full_disk_keeps_the_former_file(dataset, tmp_path, monkeypatch):
         model.fit(dataset, 3).save(tmp_path / "model.zip")
     assert (tmp_path / "model.zip").read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.zip"]
+    with pytest.raises(StorageError, match=r"new.zip could not be written \(No space left on device\)$"):
+        model.save(tmp_path / "new.zip")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.zip"]
 
 
 def test_a_user_s_recipe_is_given_again_when_loading(dataset, tmp_path):
