@@ -195,6 +195,25 @@ def test_an_environment_that_never_ends_is_cut():
     assert [(e.length, e.truncated) for e in result.episodes] == [(7, True)] * 2
 
 
+def test_a_step_limit_may_lie_beyond_the_environment_s_own():
+    for limit in (3, 203):  # Pendulum's own is 200
+        result = evaluate(Zero(), "Pendulum-v1", EpisodePlan.seeded(1), step_limit=limit)
+        assert (result.env, [(e.length, e.truncated) for e in result.episodes]) == ("Pendulum-v1", [(limit, True)])
+
+
+def test_an_id_may_name_the_module_that_registers_it(tmp_path, monkeypatch):
+    (tmp_path / "somebody_s.py").write_text(
+        "import gymnasium\n"
+        'gymnasium.register("Somebody-v0", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=4)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = evaluate(Zero(), "somebody_s:Somebody-v0", EpisodePlan.seeded(1), step_limit=6, workers="auto")
+    assert (result.env, result.episodes[0].length) == ("somebody_s:Somebody-v0", 6)
+    gym.registry.pop("Somebody-v0")
+    with pytest.raises(InputError, match="must name a package that is installed"):
+        evaluate(Zero(), "nobody_s:Somebody-v0", EpisodePlan.seeded(1), workers="auto")
+
+
 def test_an_environment_that_raises_fails_that_episode_only():
     result = evaluate(Zero(), lambda: Counter(4, raise_at=(12, 3)), PLAN, n_envs=2)
     assert [e.failed for e in result.episodes] == [None, None, "RuntimeError: the simulator exploded", None, None]

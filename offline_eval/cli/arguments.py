@@ -35,7 +35,10 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
     parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
     parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean action")
     parser.add_argument(
-        "--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: the environment's own limit)"
+        "--step-limit",
+        type=int,
+        metavar="STEPS",
+        help="cut episodes there, also beyond the environment's own limit (the default)",
     )
 
 

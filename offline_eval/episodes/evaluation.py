@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from importlib import import_module
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
-from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
+from offline_eval.environments import EnvironmentLike, check_registered, environment_factory, environment_id
 from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import Episode, Evaluation
@@ -22,6 +23,9 @@ from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weigh
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.remembering import forgets
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 _WORTH_A_WORKER = 40_000
 """Environment steps from which starting another process pays."""
@@ -58,7 +62,8 @@ def evaluate(
         deterministic: the policy's mean action, or draws from global generators (then the table depends on
             `n_envs`, and says so).
         width: rows of a padded batch, "auto" for the default, None for no padding.
-        step_limit: cut episodes after so many steps; by default only where the environment has no limit.
+        step_limit: cut episodes after so many steps; by default only where the environment has no limit. It may lie
+            beyond the limit of an environment that is given by its id.
         log_states: folder that receives every visited state (`offline_eval.datasets`).
         done: finished episodes of an earlier, interrupted call; they are not played again.
         on_episode: told of each episode as it finishes.
@@ -195,7 +200,7 @@ def _play(
     share = Share(
         policy=_policy_of(model),
         rules=tuple(rules.values()),
-        env=env,
+        env=_lasting(env, step_limit),
         plan=plan,
         # No worker takes more than its share, or the first one ready would leave none to the others.
         n_envs=max(1, min(n_envs, ceil(len(missing) / num_workers))),
@@ -246,6 +251,30 @@ def _play(
     return {name: table_of(name) for name in names}
 
 
+def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
+    """An id whose own time limit would come before `step_limit` as a spec with the later one."""
+    if step_limit is None or not isinstance(env, str):
+        return env
+    spec = _spec_of(env)
+    if spec.max_episode_steps is None or spec.max_episode_steps >= step_limit:
+        return env
+    return replace(spec, max_episode_steps=step_limit)
+
+
+def _spec_of(env_id: str) -> EnvSpec:
+    """The registered spec; of "module:Name-v0" too, which gymnasium's own `spec` does not know before the import."""
+    import gymnasium as gym
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise InputError("env", f"must name a package that is installed ({error})", env_id) from error
+    check_registered(name)
+    return gym.spec(name)
+
+
 class _Clock:
     """Wall time from the first start to the stop."""
 
@@ -263,9 +292,7 @@ def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on
     if workers == "auto":
         if not on_cpu or environment_factory(env) is None:
             return 1
-        import gymnasium as gym
-
-        limit = gym.spec(env).max_episode_steps if isinstance(env, str) else None
+        limit = _spec_of(env).max_episode_steps if isinstance(env, str) else None
         affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
         return max(1, min(affordable, _num_cores(), num_episodes))
     if not isinstance(workers, int) or workers < 1:
