@@ -252,6 +252,27 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_ones_before(dataset, tmp_path, mo
     assert train(plan, dataset, tmp_path, resume=True)[0].model.exists()
 
 
+def test_a_loss_that_breaks_keeps_the_checkpoints_before(tmp_path):
+    # Losses are looked at before every checkpoint, so that the last one is a good one.
+    plan = TrainingPlan(recipe_of("iql"), 60, 60, WORDS)
+    broken = rows()
+    broken.store.rewards[17] = 1e38  # finite, and its square is not
+    with pytest.raises(NonFiniteLoss, match="is not finite") as error:
+        train(plan, broken, tmp_path)
+    assert 17 in error.value.transitions
+    kept = sorted(int(file.stem.partition("_")[2]) for file in (tmp_path / "seed_0").glob("*.zip"))
+    assert kept == list(range(1, error.value.step))
+    last = OfflineAlgorithm.load(tmp_path / "seed_0" / f"checkpoint_{kept[-1]}.zip")
+    assert np.isfinite(last.predict(np.zeros((1, 3), np.float32))[0]).all()
+
+
+def test_one_episode_trains_and_cannot_be_divided(capsys, tmp_path):
+    one = save_dataset(rows(count=20), tmp_path / "one.hdf5", "d4rl")
+    base = ["train", "iql", "--dataset", one, "--gradient-steps", 4, *SMALL, "--out", tmp_path / "out"]
+    assert "at least two trajectories" in refused(capsys, *base, "--validation", "0.5")
+    assert run(capsys, *base)[0] == 0
+
+
 def test_resume_needs_the_same_run_and_a_new_run_a_new_folder(dataset, tmp_path):
     train(TrainingPlan(recipe_of("bc"), 4, 1, WORDS), dataset, tmp_path)
     with pytest.raises(InputError, match="must be a new folder"):

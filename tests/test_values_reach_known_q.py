@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import BC, DDPGBC, Unscaled
+from offline_eval.policies.extraction import BC, DDPGBC, Extraction, Unscaled
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.transforms import ReturnRange, Standardize
 from offline_eval.policies.values import ActorCritic, FittedQ, Implicit, OneStep
@@ -199,18 +199,28 @@ def expectile_of_two(q, expectile):
     return (1 - expectile) * q.min(1) + expectile * q.max(1)
 
 
+class GoRight(Extraction):
+    """A policy that learns to go right everywhere."""
+
+    needs_value = False
+
+    def loss(self, step):
+        return (step.pi.mode - RIGHT).square().mean(), {}
+
+
 @pytest.mark.parametrize(
-    ("rule", "value_of"),
+    ("rule", "extraction", "value_of"),
     [
-        (OneStep(), lambda q: q.mean(1)),
-        (Implicit(0.5), lambda q: q.mean(1)),
-        (Implicit(0.9), lambda q: expectile_of_two(q, 0.9)),
-        (FittedQ(Always(RIGHT)), lambda q: q[:, 1]),
+        (OneStep(), None, lambda q: q.mean(1)),
+        (Implicit(0.5), None, lambda q: q.mean(1)),
+        (Implicit(0.9), None, lambda q: expectile_of_two(q, 0.9)),
+        (FittedQ(Always(RIGHT)), None, lambda q: q[:, 1]),
+        (ActorCritic(0.0, 0.0), GoRight(), lambda q: q[:, 1]),
     ],
-    ids=["OneStep", "Implicit-0.5", "Implicit-0.9", "FittedQ"],
+    ids=["OneStep", "Implicit-0.5", "Implicit-0.9", "FittedQ", "ActorCritic"],
 )
-def test_the_chain_s_value(chain, rule, value_of):
-    model = algorithm(Recipe(rule, None)).fit(chain, 1200)
+def test_the_chain_s_value(chain, rule, extraction, value_of):
+    model = algorithm(Recipe(rule, extraction)).fit(chain, 1200)
     states, actions = np.repeat(np.eye(LENGTH), 2, axis=0), np.tile([[LEFT], [RIGHT]], (LENGTH, 1))
     truth = chain_q(value_of).ravel()
     for q in q_of(model, states, actions):
