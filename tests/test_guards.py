@@ -402,3 +402,28 @@ def test_the_spread_is_the_standard_deviation_of_actions_at_the_same_state():
 def test_the_spread_refuses_a_single_state():
     with pytest.raises(InputError, match="two states or more"):
         action_spread(np.zeros((1, 2)), np.zeros((1, 1)), np.random.default_rng(0))
+
+
+def test_an_adapted_policy_can_be_held_back():
+    from stable_baselines3 import SAC
+
+    from offline_eval.policies import actor_of
+    from offline_eval.wrappers import TestTimeTraining
+
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu")
+    rule = TestTimeTraining(actor_of(model), critic_of(model), learning_rate=0.05)
+    moved = {}
+    for name, steered in {
+        "free": rule,
+        "held": Guarded(rule, TrustRadius(0.01)),
+        "same": Guarded(rule, TrustRadius(1e9)),
+    }.items():
+        env = SteerAction(pendulum(6), steered)
+        observation, _ = env.reset(seed=0)
+        moved[name] = []
+        for _ in range(6):
+            observation, *_, info = env.step(Bang().predict(observation)[0])
+            moved[name].append(info["steering/displacement"])
+    assert moved["free"] == moved["same"]
+    assert max(moved["free"]) > 0.02
+    assert max(moved["held"]) == pytest.approx(0.01, rel=1e-4)

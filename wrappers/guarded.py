@@ -11,8 +11,9 @@ from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import InputError, bare
-from offline_eval.types import Array, Critic, Rule, Steered
+from offline_eval.types import Array, Critic, Remembering, Rule, Steered
 from offline_eval.wrappers.guards import Guard, Verdict, between
+from offline_eval.wrappers.remembering import begin, reserve, started
 from offline_eval.wrappers.rules import CriticRule
 
 if TYPE_CHECKING:
@@ -70,12 +71,24 @@ class Guarded(CriticRule):
 
     def rows(self, index: Array) -> Guarded:
         """The rule for the rows `index` of the batch."""
-        rule = self.rule.rows(index)
-        if rule is self.rule:
-            return self
-        chosen = copy(self)
-        object.__setattr__(chosen, "rule", rule)
-        return chosen
+        return self._around(self.rule.rows(index))
+
+    @property
+    def width(self) -> int | None:
+        """Rows of a padded batch, where the rule remembers and says so; None for the host's own."""
+        return self.rule.width if isinstance(self.rule, Remembering) else None
+
+    def start(self) -> Guarded:
+        """This rule for one host, with a memory of its own where the rule inside remembers."""
+        return self._around(started(self.rule))
+
+    def begin(self, rows: Array) -> None:
+        """New episodes at these rows, for a rule that remembers. It goes on learning from what the guard held back."""
+        begin(self.rule, rows)
+
+    def reserve(self, num_rows: int) -> None:
+        """Room for so many rows, for a rule that remembers."""
+        reserve(self.rule, num_rows)
 
     def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
         """Raise a SpaceError where the rule or the guard's critic cannot serve these spaces."""
@@ -114,6 +127,13 @@ class Guarded(CriticRule):
             # NaN says that the policy's own action has no value: a host refuses such a critic, and must see it.
             metrics["predicted_gain"] = th.where(promised.isnan(), promised, metrics["predicted_gain"])
         return Steered(th.where(used[:, None], taken, actions), metrics)
+
+    def _around(self, rule: Rule) -> Guarded:
+        if rule is self.rule:
+            return self
+        chosen = copy(self)
+        object.__setattr__(chosen, "rule", rule)
+        return chosen
 
 
 def held_back(
