@@ -62,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls", default="random,multiply,placebo", help="rows to compare with (default: %(default)s)"
     )
+    parser.add_argument(
+        "--trap-episodes",
+        type=int,
+        default=5,
+        metavar="N",
+        help="plain episodes in which signs of a wrong critic are looked for first; 0 for none (default: %(default)s)",
+    )
     add_episodes(parser)
     add_output(parser)
 
@@ -93,6 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from offline_eval.cli.run import Run, difference_json, evaluation_json
+    from offline_eval.cli.traps import announce
     from offline_eval.policies import actor_of, critic_of, load_sb3, weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.report.tables import steering_table
@@ -122,6 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
         agents[Path(arguments.critic).name] = weights_hash(owner)
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     with Run(arguments, plan, {v.name: recipe(v.rule) for v in variants}, agents, asked) as current:
+        traps = announce(arguments, model, critic_of(owner))
         rows = steer(
             model,
             arguments.env,
@@ -134,6 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         result = {
             "env": arguments.env,
+            "traps": traps,
             "rows": [
                 {
                     "rule": row.variant.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from offline_eval.batching import WIDTH
 from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json
 from offline_eval.cli.run import Run, difference_json, evaluation_json
+from offline_eval.cli.traps import announce
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation
 from offline_eval.errors import InputError
 from offline_eval.policies import critic_of, load_sb3, weights_hash
@@ -40,6 +41,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
     variants = {f"selection: {v.name}": recipe(v.rule) for v in (*candidates, *controls)} | {"selection: plain": None}
     asked = {key: options[key] for key in ("deterministic", "step_limit")} | {"selection": plan_to_json(selection)}
     with Run(arguments, plan, variants, agents, asked) as current:
+        traps = announce(arguments, model, critic_of(owner))
 
         def record(part: str, variant: str, episode: Episode) -> None:
             current.record(f"{part}: {variant}", episode)
@@ -55,7 +57,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
             on_episode=record,
             **options,
         )
-        result = _result(arguments.env, tuning)
+        result = {"traps": traps, **_result(arguments.env, tuning)}
         current.finish(dict(_evaluations(tuning)), result)
     if arguments.json:
         print_json(result)
