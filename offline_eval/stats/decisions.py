@@ -173,4 +173,4 @@ class Alternative(Question):
 
 def _first(shown: Array) -> Array:
     """The number (...,) of the first of (..., n) that is true, from 1; n + 1 where none is."""
-    return np.where(shown.any(axis=-1), shown.argmax(axis=-1) + 1, shown.shape[-1] + 1)
+    return np.asarray(np.where(shown.any(axis=-1), shown.argmax(axis=-1) + 1, shown.shape[-1] + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -17,7 +16,6 @@ from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import spaces_of
-from offline_eval.spaces import ActionScale
 from offline_eval.stats.decisions import Bounds
 from offline_eval.studies.candidates import states_of
 from offline_eval.studies.driving import mean_actions
@@ -40,6 +38,7 @@ def assert_evaluation_mse(
     *,
     env: EnvironmentLike,
     oracle: AgentLike,
+    bounds: Bounds | None = None,
     plan: EpisodePlan | int = 500,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
@@ -50,14 +49,16 @@ def assert_evaluation_mse(
     An episode's number is the mean over its steps of the mean squared difference of the actions, in the scaled space
     ([-1, 1] a dimension; a discrete action as a one-hot row), so that episodes count alike and not steps.
 
-    Assumes: episodes with different seeds are independent. Exact where the actions are bounded or discrete
-    (`BoundedMean`); where a dimension has no bounds asymptotic, from 104 episodes on with alpha = 0.01.
+    Assumes: episodes with different seeds are independent. With `bounds` exact (`BoundedMean`); without them
+    asymptotic, from 104 episodes on with alpha = 0.01 (`AsymptoticMean`).
 
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         at_most: >= 0.
         env: an id or a factory.
         oracle: whose actions are right: an agent or its file.
+        bounds: least and largest error of an episode. (0, 4) holds for every action in a box and (0, 1) for discrete
+            ones, but bounds far above the threshold ask for many episodes: a small error may hide a rare large one.
         plan: the episodes that may be played, or their number.
         alpha: chance to fail although the property holds; also the chance to pass although it does not.
         undecided: "fail", "skip" (`unittest.SkipTest`) or "warn", where the plan is spent before it is decided.
@@ -71,7 +72,7 @@ def assert_evaluation_mse(
     """
     subject, teacher, whole = opened(agent, env), opened(oracle, env, "oracle"), planned(plan)
     space = spaces_of(env)[1]
-    question = questions.evaluation_mse(at_most, _error_bounds(space), alpha)
+    question = questions.evaluation_mse(at_most, bounds, alpha)
 
     def of_episode(episode: LoggedEpisode) -> float:
         seen = stacked([episode]).observations
@@ -153,17 +154,6 @@ def _by_episode(
     return np.array([[of_episode(episode)] for episode in episodes])
 
 
-def _error_bounds(space: Any) -> Bounds | None:
-    """Of the mean squared difference of two actions."""
-    if isinstance(space, spaces.Discrete):
-        return 0.0, 2.0 / int(space.n)
-    if not isinstance(space, spaces.Box):
-        raise InputError("env", "must have a Box or Discrete of actions for a mean squared error", space)
-    scale = ActionScale(space)
-    bounded = np.isfinite(scale.scaled_low).all() and np.isfinite(scale.scaled_high).all()
-    return (0.0, 4.0) if bounded else None
-
-
 def _support(dataset: Dataset | str | Path, env: EnvironmentLike) -> Support:
     observation_space, action_space = spaces_of(env)
     if isinstance(observation_space, spaces.Dict):
@@ -173,5 +163,5 @@ def _support(dataset: Dataset | str | Path, env: EnvironmentLike) -> Support:
     else:
         dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
     train, validation = (states_of(part) for part in dataset.split(_VALIDATION_FRACTION, _SEED))
-    held_out = States(validation.observations, validation.trajectories, validation.steps)
+    held_out = States(np.asarray(validation.observations), validation.trajectories, validation.steps)
     return Support(train.observations, held_out, np.random.default_rng(_SEED))
