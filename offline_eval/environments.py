@@ -52,12 +52,9 @@ def check_registered(env_id: str, argument: str = "env") -> None:
     if env_id in gym.registry:
         return
     close = get_close_matches(env_id, gym.registry, n=3, cutoff=0.5)
-    raise InputError(
-        argument,
-        "must be the id of a registered environment",
-        env_id,
-        f"did you mean {' or '.join(close)}?" if close else "import the package that registers it first",
-    )
+    known = f"did you mean {' or '.join(close)}? " if close else ""
+    way_out = f"{known}what another package registers is named with it, as package:Name-v0"
+    raise InputError(argument, "must be the id of a registered environment", env_id, way_out)
 
 
 def environment_factory(env: EnvironmentLike) -> EnvironmentFactory | None:
