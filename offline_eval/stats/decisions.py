@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offline_eval.stats.sequential import AsymptoticMean, BoundedMean, MeanSequence, check_alpha
+from offline_eval.stats.sequential import AsymptoticMean, BoundedMean, MeanSequence, check_alpha, check_bounds
 from offline_eval.types import Array, FloatArray
 
 VIOLATED, UNDECIDED, HOLDS = -1, 0, 1
@@ -113,8 +113,8 @@ class Question:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
-        for claim in self.claims:
-            self.sequence(claim)  # refuses bounds that are none
+        for bounds in self.bounds or ():
+            check_bounds(bounds)
 
     def sequence(self, claim: Claim) -> MeanSequence:
         """The limits by which a claim is judged."""

@@ -88,8 +88,7 @@ class BoundedMean:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
-        if not (isfinite(self.low) and isfinite(self.high) and self.low < self.high):
-            raise InputError("bounds", "must be two finite numbers, the smaller one first", (self.low, self.high))
+        check_bounds((self.low, self.high))
 
     @property
     def fewest(self) -> int:
@@ -253,6 +252,13 @@ def check_alpha(alpha: float) -> None:
     """Raise where an error rate is none."""
     if not 0.0 < alpha < 0.5:
         raise InputError("alpha", "must lie in (0, 0.5): the false-alarm rate", alpha, "0.01 is one in a hundred")
+
+
+def check_bounds(bounds: tuple[float, float]) -> None:
+    """Raise where bounds are none."""
+    low, high = bounds
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise InputError("bounds", "must be two finite numbers, the smaller one first", bounds)
 
 
 def _edge(is_shown: Callable[[float], Any], *, shown: float, unknown: float) -> float:

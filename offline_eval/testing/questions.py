@@ -15,9 +15,10 @@ from offline_eval.stats.decisions import Alternative, AtLeast, AtMost, Bounds, C
 def return_at_least(threshold: float, bounds: Bounds | None, alpha: float) -> Question:
     """Columns: the return."""
     _finite("threshold", threshold)
+    question = Question((Claim("mean return", (1.0,), AtLeast(threshold)),), alpha, _each(bounds, 1))
     if bounds is not None and not bounds[0] <= threshold <= bounds[1]:
         raise InputError("threshold", f"must lie within the declared bounds {bounds}", threshold)
-    return Question((Claim("mean return", (1.0,), AtLeast(threshold)),), alpha, _each(bounds, 1))
+    return question
 
 
 def not_worse(margin: float | None, relative_margin: float | None, bounds: Bounds | None, alpha: float) -> Question:
