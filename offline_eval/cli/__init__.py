@@ -16,7 +16,20 @@ from typing import NoReturn
 from offline_eval import __version__
 from offline_eval.errors import OfflineEvalError
 
-_COMMANDS = ("demo", "evaluate", "steer", "compare", "collect", "train", "critic", "measure", "track", "data", "report")
+_COMMANDS = (
+    "demo",
+    "evaluate",
+    "steer",
+    "compare",
+    "collect",
+    "train",
+    "critic",
+    "measure",
+    "study",
+    "track",
+    "data",
+    "report",
+)
 
 
 class _Parser(argparse.ArgumentParser):

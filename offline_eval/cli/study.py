@@ -1,0 +1,127 @@
+"""Compare over many agents: `study steering` plays every way of steering on each of them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.cli.arguments import check_at_least, print_json
+from offline_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offline_eval.episodes import Episode
+    from offline_eval.studies.steering_pairs import Pair
+    from offline_eval.studies.steering_study import PairResult
+
+HELP = "compare ways of steering over many agents, beside controls"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    studies = parser.add_subparsers(dest="study", metavar="STUDY", required=True)
+    steering = studies.add_parser("steering", help=HELP, description=_steering.__doc__)
+    steering.add_argument(
+        "pairs",
+        nargs="+",
+        metavar="PAIR",
+        help="a TOML or JSON file of pairs, or AGENT.zip=ENV with words behind it: agent.zip=Pendulum-v1,"
+        "weaken=halfway,episodes=50,tuning=true",
+    )
+    steering.add_argument("--out", required=True, metavar="DIR", help="one run folder a pair; what is there is kept")
+    steering.add_argument("--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done")
+    steering.add_argument("--n-envs", type=int, default=32, help="environments side by side (default: 32)")
+    steering.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    steering.add_argument("--markdown", action="store_true", help="print the tables for a document")
+    steering.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    steering.set_defaults(study_run=_steering)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the study."""
+    arguments.study_run(arguments)
+
+
+def _steering(arguments: argparse.Namespace) -> None:
+    """Play OPEX, best-of-N, guards, test-time training and controls on every pair, and what a gated trial chooses.
+
+    A study may be played in pieces: pairs that are done are not played again, an interrupted one goes on.
+    """
+    check_at_least(1, arguments.n_envs, "--n-envs")
+    check_at_least(1, arguments.workers, "--workers")
+    from pathlib import Path
+
+    from offline_eval.report.study_tables import study_json, study_table
+    from offline_eval.studies.steering_pairs import parse_pair, read_pairs, unique
+
+    pairs: list[Pair] = []
+    for word in arguments.pairs:
+        pairs += read_pairs(word) if word.endswith((".toml", ".json")) else [parse_pair(word)]
+    pairs = unique(pairs)
+    chosen = [pair.name for pair in pairs]
+    if arguments.only:
+        chosen = [name.strip() for name in arguments.only.split(",")]
+        for name in chosen:
+            if name not in [pair.name for pair in pairs]:
+                raise InputError("--only", "must name pairs of the study", name, ", ".join(pair.name for pair in pairs))
+    results = []
+    for pair in pairs:
+        result = _result(pair, Path(arguments.out), arguments, play=pair.name in chosen)
+        if result is not None:
+            results.append(result)
+    if arguments.json:
+        print_json(study_json(results))
+    else:
+        print(study_table(results, arguments.markdown))
+
+
+def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) -> PairResult | None:
+    """A pair's result: from its folder where it is finished, else played, or None where it is not its turn."""
+    import json
+
+    from offline_eval.studies.steering_study import PairResult
+
+    folder = out / re.sub(r"[^\w.+-]+", "-", pair.name)
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        if found.get("finished"):
+            if found["options"]["pair"] != pair.to_json():
+                way_out = "give another --out, or the words of that study"
+                raise InputError("--out", f"must hold {pair.name} as it is now", found["options"]["pair"], way_out)
+            return PairResult.of_json(found["result"])
+    return _played(pair, folder, arguments) if play else None
+
+
+def _played(pair: Pair, folder: Path, arguments: argparse.Namespace) -> PairResult:
+    from offline_eval.cli.progress import Progress
+    from offline_eval.policies import weights_hash
+    from offline_eval.provenance import recipe
+    from offline_eval.run_folder import RunFolder, plan_to_json
+    from offline_eval.studies.steering_study import play_pair, prepare
+
+    asked = prepare(pair)
+    words: dict[str, Any] = {
+        "env": pair.env,
+        "agents": {pair.name: weights_hash(asked.agent)},
+        "plan": plan_to_json(asked.fresh),
+        "variants": {v.name: recipe(v.rule) for variants in asked.variants.values() for v in variants},
+        "options": {"pair": pair.to_json(), "selection": plan_to_json(asked.selection)},
+    }
+    run_folder = RunFolder(folder, words, resume=True, command=arguments.command_line)
+    num_fresh = sum(len(variants) for variants in asked.variants.values())
+    num_tried = sum(len(asked.variants[kind]) for kind in ("plain", "candidate", "control"))
+    total = num_fresh * len(asked.fresh) + num_tried * len(asked.selection)
+    with Progress(total, pair.name) as progress:
+
+        def record(name: str, episode: Episode) -> None:
+            run_folder.record(name, episode)
+            progress.advance()
+
+        result = play_pair(
+            asked, done=run_folder.done, on_episode=record, n_envs=arguments.n_envs, workers=arguments.workers
+        )
+    run_folder.finish({}, result.to_json())
+    return result
