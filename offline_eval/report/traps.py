@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from offline_eval.diagnostics.traps import Traps, TrapSign
 from offline_eval.report.tables import columns, interval, number
 from offline_eval.studies.measurement_records import Skipped
 
-_ASKED = {
-    "trajectory tau": "warns below {:g}: the critic does not rank the states of an episode by their returns",
-    "bias": "warns beyond {:g}: what the critic says is not the size of the returns",
-    "disagreement": "warns above {:g}: the critic's heads differ, beside how much their values vary",
+_MEANT = {
+    "trajectory tau": "below {:g}: it does not rank an episode's states by returns",
+    "bias": "beyond {:g}: its values are not of the size of the returns",
+    "disagreement": "above {:g}: its heads differ, beside how much values vary",
 }
 
 
 def trap_lines(traps: Traps | Skipped, num_episodes: int) -> list[str]:
     """A table of the three signs, and what they mean; 80 columns."""
     if isinstance(traps, Skipped):
-        return [f"signs of a wrong critic: none could be looked for. {traps.reason}"]
+        return wrap(f"signs of a wrong critic: none could be looked for. {traps.reason}", 80, subsequent_indent="  ")
     cells = [(sign.name, *_value(sign)) for sign in traps.signs]
     lines = [
         f"signs of a wrong critic, on the first half of {num_episodes} plain episodes",
         *(f"  {line}" for line in columns(cells, "<><")),
     ]
-    lines += [f"  {sign.name} {_ASKED[sign.name].format(sign.threshold)}" for sign in traps.raised]
-    lines += [f"  {sign.name}: {sign.reason}" for sign in traps.signs if sign.raised is None]
+    for sign in traps.signs:
+        if sign.raised:
+            lines.append(f"  {sign.name} {_MEANT[sign.name].format(sign.threshold)}")
+        elif sign.raised is None:
+            lines += wrap(f"{sign.name}: {sign.reason}", 80, initial_indent="  ", subsequent_indent="    ")
     if traps.raised:
-        lines.append("  steering by this critic may do harm. The thresholds come from few agents.")
+        lines.append("  Steering by it may do harm; the thresholds come from few agents.")
     return lines
 
 
