@@ -86,6 +86,7 @@ class Rung:
             break; None without pairs.
         control: name of the rung that this one must beat before its gain is its own.
         against_control: difference to that rung.
+        control_p_value: the rank test of that difference.
         gain: `paired` in units of the range of the ladder, or of the segments.
         choice: what was chosen on the selection seeds: `{"step_size": 0.2}`; empty where nothing was to be chosen.
         selection: everything that was tried there.
@@ -101,6 +102,7 @@ class Rung:
     rank_p_value: float | None = None
     control: str | None = None
     against_control: PairedDifference | None = None
+    control_p_value: float | None = None
     gain: Share | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
     selection: tuple[Trial, ...] = ()
@@ -127,6 +129,7 @@ class Rung:
             "rank_p_value": None if self.rank_p_value is None else finite_or_none(self.rank_p_value),
             "control": self.control,
             "against_control": None if self.against_control is None else self.against_control.to_json(),
+            "control_p_value": None if self.control_p_value is None else finite_or_none(self.control_p_value),
             "gain": None if self.gain is None else self.gain.to_json(),
             "choice": dict(self.choice),
             "selection": [trial.to_json() for trial in self.selection],
@@ -183,17 +186,17 @@ class Ladder:
     num_selection: int = 0
 
     def __getitem__(self, name: str) -> Rung:
-        for rung in self.rungs:
-            if rung.name == name:
-                return rung
-        raise KeyError(name)
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     def __contains__(self, name: object) -> bool:
         return any(rung.name == name for rung in self.rungs)
 
     def get(self, name: str) -> Rung | None:
         """The rung of this name; None where it was not played."""
-        return self[name] if name in self else None
+        return next((rung for rung in self.rungs if rung.name == name), None)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The list under `ladder`."""

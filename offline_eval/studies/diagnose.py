@@ -1,0 +1,260 @@
+"""`diagnose`: which of the three bottlenecks holds an agent back, or that this cannot be told, and what to do next."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from offline_eval.datasets.log import open_log
+from offline_eval.datasets.opening import open_dataset
+from offline_eval.datasets.recorder import LoggedEpisode
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
+from offline_eval.episodes import Episode, EpisodePlan, evaluate
+from offline_eval.errors import CriticError, InputError, OfflineEvalError, bare
+from offline_eval.policies import critic_of, load_sb3, spaces_of
+from offline_eval.provenance import recipe, versions
+from offline_eval.studies.diagnosis_plan import DiagnosisPlan
+from offline_eval.studies.diagnosis_records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, Diagnosis
+from offline_eval.studies.fitted_critic import fit_critic
+from offline_eval.studies.labelling import stacked
+from offline_eval.studies.ladder import Climb, Surroundings
+from offline_eval.studies.measurement import measure
+from offline_eval.studies.measurement_plan import Silent, Watcher
+from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
+from offline_eval.studies.playing_rungs import Forgetful, Keeper, Player
+from offline_eval.studies.truth_play import seek_truth
+from offline_eval.studies.verdict import Asked, verdict_of
+from offline_eval.types import Critic, Predictor
+
+_GAMMA = 0.99
+_NUM_STATES = 5000
+_SECTIONS = ("policy_error", "q_rank", "q_bias", "regret", "coverage")
+
+
+def diagnose(
+    policy: Predictor | str | Path,
+    env: EnvironmentLike,
+    dataset: Dataset | str | Path,
+    critic: Any = None,
+    oracle: Predictor | str | Path | None = None,
+    plan: DiagnosisPlan | None = None,
+    quick: bool = False,
+    *,
+    device: str = "auto",
+    name: str | None = None,
+    asked: Asked | None = None,
+    folder: str | Path | None = None,
+    keeper: Keeper | None = None,
+    watcher: Watcher | None = None,
+) -> Diagnosis:
+    """Diagnose an agent: measure it, play the ladder, and say what follows.
+
+    Args:
+        policy: anything with SB3's `predict` that does not remember, or the file of an SB3 agent.
+        env: an id, a spec or a factory, with a Box of actions and flat observations.
+        dataset: what the policy was trained on: a file, a folder or a `Dataset`.
+        critic: a `Critic`, an agent or its file; the policy's own if left out, or one that is fitted to the data where
+            it has none.
+        oracle: an agent that does what is right, or its file: the ladder is held against it.
+        plan: how much; `DiagnosisPlan()` or, with `quick`, `DiagnosisPlan.quick()` if left out.
+        quick: less of everything.
+        device: where files are loaded.
+        name: of the agent, for the manifest.
+        asked: words for the commands that the recommendation names.
+        folder: keeps states and rollouts, so that an interrupted call with the same arguments goes on from them.
+        keeper: of episodes, likewise.
+        watcher: told of the progress.
+
+    Raises:
+        InputError: an argument breaks a rule, or the data, the oracle or the critic are of another environment.
+        OfflineEvalError: every episode of the policy failed.
+        WorkerError: a worker process died.
+    """
+    plan = plan or (DiagnosisPlan.quick() if quick else DiagnosisPlan())
+    keeper, watcher = keeper or Forgetful(), watcher or Silent()
+    if environment_factory(env) is None:
+        raise InputError(
+            "env", "must be an id, a spec or a factory, to be made anew for every rung", type(env).__name__
+        )
+    observation_space, action_space = spaces_of(env)
+    if not (isinstance(action_space, spaces.Box) and np.issubdtype(action_space.dtype, np.floating)):
+        raise InputError(
+            "env",
+            "must have a Box of actions to be climbed",
+            action_space,
+            "with discrete actions compare the agent with its critic's greedy policy",
+        )
+    policy = load_sb3(policy, env, device) if isinstance(policy, str | Path) else policy
+    oracle = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
+    if isinstance(dataset, Dataset):
+        dataset = dataset.for_spaces(observation_space, action_space)
+    else:
+        dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
+    surroundings = Surroundings(dataset, plan)  # refused here, and not after minutes
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        kept = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
+        rater, notes = _critic_for(critic, policy, dataset, env, plan, kept, device, watcher)
+        measurement = _measured(policy, env, dataset, rater, oracle, plan, kept, keeper, watcher, name, device)
+        visited = _visited(measurement, kept)
+        _refuse_without_rewards(dataset, visited)
+        player = Player(policy, env, plan, keeper, watcher)
+        climb = Climb(player, surroundings, dataset, rater, measurement.performance.evaluation.returns)
+        climb.share_outside = _share_outside(surroundings, visited)
+        climb.behaviour()
+        climb.control()
+        climb.steer()
+        climb.parts()
+        if oracle is not None:
+            climb.oracle(oracle, "the oracle")
+        for rung in (DDPG_BC, AWR_RUNG, ADAPTED):
+            climb.miss(rung, "not asked for")
+        truth = seek_truth(climb, visited, kept, watcher)
+        ladder = climb.ladder(truth)
+    verdict = verdict_of(ladder, measurement, asked or Asked())
+    manifest = {
+        "plan": {key: value for key, value in recipe(plan).items() if key not in ("name", "measure")},
+        "critic": notes,
+        "region": {"threshold": surroundings.threshold, "num_states": len(surroundings.neighbours)},
+        "seconds": {title: round(spent, 2) for title, spent in player.seconds.items()},
+        "total_seconds": round(time.perf_counter() - began, 1),
+    }
+    return Diagnosis(measurement, ladder, verdict, manifest)
+
+
+def _critic_for(
+    critic: Any,
+    policy: Any,
+    dataset: Dataset,
+    env: EnvironmentLike,
+    plan: DiagnosisPlan,
+    folder: Path,
+    device: str,
+    watcher: Watcher,
+) -> tuple[Critic | None, str]:
+    """The critic to climb by, and where it comes from."""
+    if critic is not None:
+        given: Critic = critic_of(load_sb3(critic, env, device) if isinstance(critic, str | Path) else critic)
+        return given, "given"
+    try:
+        own: Critic = critic_of(policy)
+        return own, "the policy's own"
+    except CriticError as error:
+        if plan.fitted_steps < 1:
+            return None, f"none: {error}"
+    file = folder / "critic.zip"
+    if not file.exists():
+        advance = watcher.begin("fitting a critic", plan.fitted_steps)
+        gamma = float(getattr(getattr(policy, "model", policy), "gamma", _GAMMA))
+        try:
+            fit_critic(
+                policy,
+                dataset,
+                file,
+                plan.fitted_steps,
+                seed=plan.seed,
+                words={"gamma": gamma, "policy_kwargs": {"net_arch": [128, 128]}, "device": "cpu"},
+                on_steps=lambda steps, metrics: advance(steps),
+            )
+        except InputError as error:
+            return None, f"none: {error}"
+    fitted: Critic = critic_of(load_sb3(file, env, device))
+    return fitted, f"fitted to the data in {plan.fitted_steps} steps: the policy has none of its own"
+
+
+def _measured(
+    policy: Predictor,
+    env: EnvironmentLike,
+    dataset: Dataset,
+    critic: Critic | None,
+    oracle: Predictor | None,
+    plan: DiagnosisPlan,
+    folder: Path,
+    keeper: Keeper,
+    watcher: Watcher,
+    name: str | None,
+    device: str,
+) -> Measurement:
+    """What `measure` tells on the reporting seeds; the returns alone where nothing is to be measured."""
+    states = folder / "states" / POLICY
+    done = keeper.done(POLICY)
+
+    def tell(episode: Episode) -> None:
+        keeper.record(POLICY, episode)
+
+    if plan.measure is None:
+        evaluation = evaluate(
+            policy,
+            env,
+            EpisodePlan.seeded(plan.episodes, plan.seed),
+            n_envs=plan.n_envs,
+            workers=plan.workers,
+            step_limit=plan.step_limit,
+            log_states=states,
+            done=done,
+            on_episode=tell,
+        )
+        skipped = dict.fromkeys(_SECTIONS, Skipped("not asked for"))
+        manifest = {"agent": name, "env": environment_id(env), "versions": versions()}
+        return Measurement(Performance(evaluation), manifest=manifest, **skipped)
+    measured = replace(
+        plan.measure,
+        episodes=plan.episodes,
+        seed=plan.seed,
+        n_envs=plan.n_envs,
+        workers=plan.workers,
+        step_limit=plan.step_limit,
+        validation_fraction=plan.validation_fraction,
+    )
+    return measure(
+        policy,
+        env,
+        dataset=dataset,
+        oracle=oracle,
+        critic=critic,
+        plan=measured,
+        device=device,
+        name=name,
+        states=states,
+        rollouts=folder / "rollouts",
+        done=done,
+        on_episode=tell,
+        watcher=watcher,
+    )
+
+
+def _visited(measurement: Measurement, folder: Path) -> list[LoggedEpisode]:
+    """The policy's episodes in the order of the plan.
+
+    Raises:
+        OfflineEvalError: every one of them failed.
+    """
+    evaluation = measurement.performance.evaluation
+    if len(evaluation.failures) == len(evaluation.plan):
+        raise OfflineEvalError(f"every episode of the policy failed: {evaluation.failures[0].failed}")
+    return sorted(open_log(folder / "states" / POLICY), key=lambda episode: episode.key or 0)
+
+
+def _refuse_without_rewards(dataset: Dataset, visited: list[LoggedEpisode]) -> None:
+    if any(episode.rewards.any() for episode in visited) or np.any(dataset.rewards):
+        return
+    raise InputError(
+        "env",
+        "must pay rewards: a bottleneck is what keeps them away",
+        bare(f"0 in every step of {len(visited)} episodes and of the data"),
+        "wrap the environment so that success pays",
+    )
+
+
+def _share_outside(surroundings: Surroundings, visited: list[LoggedEpisode]) -> float:
+    """Share of the policy's steps at states that the data do not cover."""
+    states = stacked(visited).sample(_NUM_STATES, np.random.default_rng(0))
+    return float((surroundings.neighbours.distances(states.observations) > surroundings.threshold).float().mean())

@@ -1,0 +1,322 @@
+"""The ladder: paired interventions on common seeds, which decide what static numbers only suggest.
+
+Every choice (numbers of candidates, step sizes, coefficients) is made on selection seeds and reported on fresh ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from offline_eval.datasets.trajectories import Dataset
+from offline_eval.errors import InputError, bare
+from offline_eval.studies.candidates import states_of
+from offline_eval.studies.diagnosis_plan import DiagnosisPlan
+from offline_eval.studies.diagnosis_records import (
+    BEHAVIOUR,
+    BEST_OF_N,
+    CONTROL,
+    INSIDE,
+    OPEX_STEP,
+    ORACLE,
+    OUTSIDE,
+    POLICY,
+    RUNGS,
+    TRUTH,
+    Ladder,
+    Reference,
+    Rung,
+)
+from offline_eval.studies.ladder_arithmetic import against, paired_to_policy, range_of, scaled
+from offline_eval.studies.playing_rungs import Chosen, Option, Player
+from offline_eval.types import Array, Critic, Predictor, Rule
+from offline_eval.wrappers import L2, OPEX
+from offline_eval.wrappers.reach import BestNear, NearbyActions, Neighbours, RandomNear, Region, Where
+
+_BEST_TRAJECTORIES = 0.1
+_WORTH_WHILE = 0.02  # of the range, on the selection seeds
+_SPLIT_STREAM = 11
+
+
+class Surroundings:
+    """What the data did near a state, and which states it covers.
+
+    Args:
+        dataset: what the policy was trained on.
+        plan: its split, its quantile and its sample.
+
+    Raises:
+        InputError: too few trajectories for a split, or fewer steps than neighbours are wanted.
+    """
+
+    def __init__(self, dataset: Dataset, plan: DiagnosisPlan) -> None:
+        self.training, self.validation = dataset.split(plan.validation_fraction, plan.seed)
+        known = self._sample(self.training, plan)
+        if len(known[0]) <= max(plan.num_near):
+            raise InputError(
+                "dataset",
+                f"must have more than {max(plan.num_near)} steps in its training part, to choose among neighbours",
+                bare(f"{len(known[0])}"),
+                "collect more episodes",
+            )
+        self.neighbours = Neighbours(*known, dataset.action_space)
+        held_out, _ = self._sample(self.validation, plan)
+        distances = self.neighbours.distances(held_out).numpy()
+        self.threshold = float(np.quantile(distances, plan.quantile))
+
+    @staticmethod
+    def _sample(part: Dataset, plan: DiagnosisPlan) -> tuple[Any, Array]:
+        generator = np.random.default_rng([_SPLIT_STREAM, plan.seed])
+        states, actions = states_of(part), part.actions
+        if isinstance(states.observations, dict):
+            raise InputError("dataset", "must have flat observations for a distance", bare("a dict"), "flatten them")
+        if len(states) <= plan.max_states:
+            return states.observations, actions
+        rows = np.sort(generator.choice(len(states), plan.max_states, replace=False))
+        return states.observations[rows], actions[rows]
+
+    def region(self, outside: bool) -> Region:
+        """The states that the data cover, or the others."""
+        return Region(self.neighbours, self.threshold, outside)
+
+    def proposal(self, num_near: int, std: float) -> NearbyActions:
+        """Candidates: as many offsets as actions of the data."""
+        return NearbyActions(self.neighbours, num_near, num_near, std)
+
+
+@dataclass(frozen=True, eq=False)
+class TruthRung:
+    """What the truth-guided plays returned, from the same starts.
+
+    Attributes:
+        policy: (n,) returns of the policy.
+        base: (n,) of the rung by Q that did best; the same array where that is the policy.
+        guided: (n,) of the base with the truth at its side.
+        control: (n,) of a random pick from the data's actions; None where whole episodes were played.
+        unit: "episode" or "segment".
+        note: how it was done.
+        seconds: wall time.
+    """
+
+    policy: Array
+    base: Array
+    guided: Array
+    control: Array | None
+    unit: str
+    note: str
+    seconds: float
+
+
+class Climb:
+    """Plays the rungs one after the other; `ladder()` puts them together.
+
+    Args:
+        player: of episodes.
+        surroundings: of the data.
+        dataset: the same data.
+        critic: who rates; None leaves out what asks one.
+        policy_returns: (episodes,) of the policy on the reporting seeds, where they have been played already.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        surroundings: Surroundings,
+        dataset: Dataset,
+        critic: Critic | None,
+        policy_returns: Array | None = None,
+    ) -> None:
+        self.player, self.surroundings, self.dataset, self.critic = player, surroundings, dataset, critic
+        self.plan = player.plan
+        returns = player.report(POLICY, None) if policy_returns is None else policy_returns
+        self._rungs = {POLICY: Rung(POLICY, "the policy", returns, seconds=player.seconds_of(POLICY))}
+        self._chosen: dict[str, Chosen] = {}
+        self._missing: dict[str, str] = {}
+        self.share_outside: float | None = None
+
+    # ---------------------------------------------------------------------------------------- what is played
+
+    def behaviour(self) -> None:
+        """What the data's own trajectories return."""
+        note = "returns of the data's trajectories, from their own starts: not paired with the policy's"
+        self._rungs[BEHAVIOUR] = Rung(BEHAVIOUR, "the data", np.asarray(self.dataset.returns), note=note)
+
+    def control(self) -> None:
+        """A random pick from the data's actions near the state."""
+        rule = RandomNear(self.surroundings.neighbours, max(self.plan.num_near))
+        title = f"a random one of the data's {rule.num_near} nearest actions"
+        self._play(CONTROL, title, rule)
+
+    def steer(self) -> None:
+        """Best-of-N and OPEX by Q, each as it did best on the selection seeds."""
+        critic, plan = self.critic, self.plan
+        if critic is None:
+            for name in (BEST_OF_N, OPEX_STEP, INSIDE, OUTSIDE):
+                self._missing[name] = "there is no critic"
+            return
+        choices = [
+            Option({"num_samples": 2 * near + 1}, self.player.policy, self.best_near(critic, near))
+            for near in plan.num_near
+        ]
+        chosen = self._select(BEST_OF_N, choices)
+        self._play(BEST_OF_N, f"best of {chosen.option.choice['num_samples']} by Q", chosen.option.rule, chosen)
+        steps = [Option({"step_size": size}, self.player.policy, self.opex(critic, size)) for size in plan.step_sizes]
+        chosen = self._select(OPEX_STEP, steps)
+        self._play(OPEX_STEP, f"OPEX by Q, step {chosen.option.choice['step_size']:g}", chosen.option.rule, chosen)
+
+    def parts(self) -> None:
+        """The better of the two rungs by Q, inside of the data's region only, and outside only."""
+        if self.best == POLICY:
+            for name in (INSIDE, OUTSIDE):
+                self._missing.setdefault(name, "no rung by Q did better than the policy on the selection seeds")
+            return
+        rule = self._chosen[self.best].option.rule
+        assert rule is not None
+        for name, outside in ((INSIDE, False), (OUTSIDE, True)):
+            where = Where(rule, self.surroundings.region(outside))
+            title = f"{self._rungs[self.best].title}, {'outside' if outside else 'inside'} the data's region only"
+            self._play(name, title, where)
+
+    def extract(self, name: str, title: str, options: Sequence[Option]) -> None:
+        """A policy read out of the same critic anew, the best on the selection seeds."""
+        chosen = self.player.select(name, options)
+        self._play(name, title, None, chosen, chosen.option.policy)
+
+    def add(self, name: str, title: str, options: Sequence[Option]) -> None:
+        """Any other intervention, the best of its options on the selection seeds."""
+        chosen = self.player.select(name, options)
+        self._play(name, title, chosen.option.rule, chosen, chosen.option.policy)
+
+    def oracle(self, oracle: Predictor, name: str) -> None:
+        """Somebody who knows better."""
+        self._play(ORACLE, name, None, None, oracle)
+
+    def miss(self, name: str, reason: str) -> None:
+        """A rung that cannot be played."""
+        self._missing[name] = reason
+
+    # ---------------------------------------------------------------------------------------- rules
+
+    def best_near(self, critic: Critic, num_near: int) -> BestNear:
+        """Best-of-N by Q."""
+        return BestNear(critic, self.surroundings.proposal(num_near, self.plan.offset_std))
+
+    def opex(self, critic: Critic, step_size: float) -> OPEX | None:
+        """OPEX by Q; None for a step of 0."""
+        if step_size == 0.0:
+            return None
+        return OPEX(critic, step_size / self.plan.num_steps, num_steps=self.plan.num_steps, direction=L2())
+
+    @property
+    def best(self) -> str:
+        """The rung by Q that did best on the selection seeds; the policy where that gain is next to nothing."""
+        gains = {name: self._chosen[name].gain for name in (BEST_OF_N, OPEX_STEP) if name in self._chosen}
+        means = [rung.summary.mean for name, rung in self._rungs.items() if name in (POLICY, CONTROL, *gains)]
+        if not gains or max(gains.values()) <= _WORTH_WHILE * (max(means) - min(means)):
+            return POLICY
+        return max(gains, key=gains.__getitem__)
+
+    @property
+    def best_rule(self) -> Rule | None:
+        """What it does; None for the policy as it is."""
+        return None if self.best == POLICY else self._chosen[self.best].option.rule
+
+    @cached_property
+    def picks(self) -> tuple[Rule, ...]:
+        """The rules by Q as they were chosen: what the truth may choose, too."""
+        rules = [self._chosen[name].option.rule for name in (BEST_OF_N, OPEX_STEP) if name in self._chosen]
+        return tuple(rule for rule in rules if rule is not None)
+
+    # ---------------------------------------------------------------------------------------- putting together
+
+    def ladder(self, truth: TruthRung | str) -> Ladder:
+        """All rungs with their differences; `truth` is what was played, or why it was not."""
+        policy, control = self._rungs[POLICY], self._rungs.get(CONTROL)
+        rungs = dict(self._rungs)
+        for name, rung in self._rungs.items():
+            if name not in (POLICY, BEHAVIOUR):
+                rungs[name] = paired_to_policy(rung, policy, None if name == ORACLE else control)
+        segment_range, more = None, 0.0
+        if isinstance(truth, str):
+            self._missing[TRUTH] = truth
+        else:
+            rungs[TRUTH] = self._truth(truth)
+            if truth.control is None:
+                more = float(np.mean(truth.guided - truth.policy))
+            else:
+                means = [float(np.mean(part)) for part in (truth.policy, truth.base, truth.guided, truth.control)]
+                segment_range = max(means) - min(means[0], means[3])
+        span, noise = range_of([rung for name, rung in rungs.items() if name != TRUTH], more)
+        for name, rung in rungs.items():
+            if rung.paired is not None:
+                unit = segment_range if rung.unit == "segment" and segment_range is not None else span
+                rungs[name] = replace(rung, gain=scaled(rung.paired, unit))
+        return Ladder(
+            rungs=tuple(rungs[name] for name in RUNGS if name in rungs),
+            range=span,
+            range_noise=noise,
+            segment_range=segment_range,
+            best=self.best,
+            share_outside=self.share_outside,
+            reference=self._reference(rungs),
+            missing=self._missing,
+            num_selection=self.plan.selection_episodes,
+        )
+
+    def _truth(self, truth: TruthRung) -> Rung:
+        base = Rung(self.best, "", truth.base, unit=truth.unit)
+        guided = Rung(
+            TRUTH, "best of the candidates by the truth", truth.guided, unit=truth.unit, note=truth.note,
+            seconds=truth.seconds,
+        )  # fmt: skip
+        paired, p_value = against(guided, Rung(POLICY, "", truth.policy))
+        remaining, remaining_p = against(guided, base)
+        return replace(
+            guided,
+            paired=paired,
+            rank_p_value=p_value,
+            control=self.best,
+            against_control=remaining,
+            control_p_value=remaining_p,
+        )
+
+    def _reference(self, rungs: dict[str, Rung]) -> Reference | None:
+        """The oracle, or else the best tenth of the data's trajectories; only where it is above the policy."""
+        policy = rungs[POLICY].summary.mean
+        if ORACLE in rungs:
+            name, level = rungs[ORACLE].title, rungs[ORACLE].summary.mean
+        else:
+            returns = np.sort(np.asarray(self.dataset.returns))
+            top = returns[-max(1, round(_BEST_TRAJECTORIES * len(returns))) :]
+            name, level = f"the best {len(top)} of the data's {len(returns)} trajectories", float(top.mean())
+        gap = level - policy
+        if not gap > 0.0:
+            return None
+        shares = {
+            other: rung.paired.mean_difference / gap
+            for other, rung in rungs.items()
+            if rung.paired is not None and rung.unit == "episode"
+        }
+        return Reference(name, level, shares)
+
+    def _select(self, name: str, options: Sequence[Option]) -> Chosen:
+        self._chosen[name] = self.player.select(name, options)
+        return self._chosen[name]
+
+    def _play(
+        self, name: str, title: str, rule: Rule | None, chosen: Chosen | None = None, policy: Predictor | None = None
+    ) -> None:
+        same = rule is None and policy is None
+        returns = self._rungs[POLICY].returns if same else self.player.report(name, rule, policy)
+        self._rungs[name] = Rung(
+            name,
+            title,
+            returns,
+            choice={} if chosen is None else chosen.option.choice,
+            selection=() if chosen is None else chosen.trials,
+            seconds=self.player.seconds_of(name),
+        )

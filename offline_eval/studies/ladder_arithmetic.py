@@ -1,0 +1,89 @@
+"""Returns to rungs: pairs, a rank test, the ladder's range and what a gain is in its units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from offline_eval.stats import Interval, PairedDifference, paired_difference
+from offline_eval.studies.diagnosis_records import (
+    BEHAVIOUR,
+    CONTROL,
+    ORACLE,
+    POLICY,
+    Rung,
+    Share,
+)
+from offline_eval.types import Array
+
+
+def signed_rank_p_value(differences: ArrayLike) -> float:
+    """Two-sided Wilcoxon signed-rank test of differences (n,); NaN and 0 do not count, 1 where none is left."""
+    from scipy.stats import wilcoxon
+
+    given = np.asarray(differences, dtype=np.float64)
+    given = given[np.isfinite(given) & (given != 0.0)]
+    return 1.0 if len(given) == 0 else float(wilcoxon(given).pvalue)
+
+
+def scaled(difference: PairedDifference, unit: float) -> Share:
+    """A difference in units of a range; unknown where the range is 0."""
+    if not unit > 0.0:
+        return Share(nan, Interval(-np.inf, np.inf, "none", "the ladder has no range"))
+    interval = difference.ci95
+    return Share(
+        difference.mean_difference / unit,
+        replace(interval, low=interval.low / unit, high=interval.high / unit),
+    )
+
+
+def against(rung: Rung, other: Rung) -> tuple[PairedDifference, float]:
+    """The difference of two rungs that were played on the same starts, and the p-value of its rank test."""
+    return paired_difference(rung.returns, other.returns), signed_rank_p_value(rung.returns - other.returns)
+
+
+def paired_to_policy(rung: Rung, policy: Rung, control: Rung | None) -> Rung:
+    """The rung with its differences to the policy and to its control."""
+    paired, p_value = against(rung, policy)
+    if control is None or control.name == rung.name:
+        return replace(rung, paired=paired, rank_p_value=p_value)
+    against_control, control_p_value = against(rung, control)
+    return replace(
+        rung,
+        paired=paired,
+        rank_p_value=p_value,
+        control=control.name,
+        against_control=against_control,
+        control_p_value=control_p_value,
+    )
+
+
+def range_of(rungs: list[Rung], more: float = 0.0) -> tuple[float, float]:
+    """From the worse of policy and control to the best rung, and the standard error of that.
+
+    The control counts at both ends, so that the range does not vanish where the policy is the worst rung, or the best.
+    A rung by Q that does harm does not stretch it. Behaviour and oracle are not in it: the one has starts of its own,
+    the other would make the range another one wherever somebody has an oracle.
+
+    Args:
+        rungs: played in episodes.
+        more: what the truth gained over the policy.
+    """
+    paired = [rung for rung in rungs if rung.name not in (BEHAVIOUR, ORACLE) and rung.unit == "episode"]
+    policy = next(rung for rung in paired if rung.name == POLICY)
+    low = min((rung for rung in paired if rung.name in (POLICY, CONTROL)), key=_mean)
+    high = max(paired, key=_mean)
+    best = max(_mean(high), _mean(policy) + more)
+    return best - _mean(low), _error(high.returns - low.returns)
+
+
+def _mean(rung: Rung) -> float:
+    return float(np.nanmean(rung.returns))
+
+
+def _error(returns: Array) -> float:
+    counted = returns[np.isfinite(returns)]
+    return float(counted.std(ddof=1) / sqrt(len(counted))) if len(counted) > 1 else nan

@@ -1,0 +1,142 @@
+"""From a climbed ladder to its truth-guided rung: whole episodes where they are short, segments where they are long."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offline_eval.datasets.recorder import LoggedEpisode
+from offline_eval.datasets.writing import replacing
+from offline_eval.diagnostics.returns import horizon
+from offline_eval.environments import environment_factory
+from offline_eval.errors import InputError
+from offline_eval.policies import spaces_of
+from offline_eval.provenance import recipe
+from offline_eval.studies.diagnosis_records import POLICY
+from offline_eval.studies.ladder import Climb, TruthRung
+from offline_eval.studies.measurement_plan import Watcher
+from offline_eval.studies.truth_rung import Base, Start, TruthPlay
+from offline_eval.studies.worlds import WorldMaker
+from offline_eval.types import Array
+from offline_eval.wrappers.reach import NearbyActions, RandomNear
+
+_GAMMA = 0.99
+_TOLERANCE = 0.2
+_START_STREAM = 13
+
+
+def seek_truth(climb: Climb, visited: Sequence[LoggedEpisode], folder: Path, watcher: Watcher) -> TruthRung | str:
+    """Play the truth-guided rung; or why it cannot be played.
+
+    Args:
+        climb: with its rungs by Q.
+        visited: the policy's episodes, with their simulator's states.
+        folder: keeps what has been played.
+        watcher: told of the progress.
+    """
+    factory = environment_factory(climb.player.env)
+    assert factory is not None
+    try:
+        maker = WorldMaker(factory, visited)  # type: ignore[arg-type]
+    except InputError as error:
+        return f"states cannot be restored: {error}"
+    return _Seeking(climb, visited, maker, folder, watcher).run()
+
+
+class _Seeking:
+    """The plays of one truth-guided rung."""
+
+    def __init__(
+        self,
+        climb: Climb,
+        visited: Sequence[LoggedEpisode],
+        maker: WorldMaker,
+        folder: Path,
+        watcher: Watcher,
+    ) -> None:
+        self.climb, self.visited, self.folder, self.watcher = climb, visited, folder, watcher
+        self.plan = climb.plan.truth
+        if climb.best != POLICY:
+            fewer = min(self.plan.num_starts, self.plan.num_steered)
+            self.plan = replace(self.plan, num_starts=fewer, num_rollouts=1)
+        longest = max(len(episode) for episode in visited)
+        self.limit = climb.plan.step_limit or maker.time_limit or longest
+        self.whole = self.limit <= self.plan.longest
+        critic = climb.critic
+        self.gamma = _GAMMA if critic is None else critic.gamma
+        self.horizon = (
+            self.plan.horizon if self.gamma >= 1.0 else min(self.plan.horizon, horizon(_TOLERANCE, self.gamma))
+        )
+        observation_space, action_space = spaces_of(climb.player.env)
+        self.spaces: tuple[Any, Any] = (observation_space, action_space)
+        self.play = TruthPlay(
+            maker, action_space, self.gamma, replace(self.plan, horizon=self.horizon), climb.plan.seed
+        )
+
+    def run(self) -> TruthRung:
+        """Play policy, base and guided base from the same starts; the control too, where these are segments."""
+        began = time.perf_counter()
+        climb, plan = self.climb, self.plan
+        starts, num_steps = self._starts()
+        policy, base = self._base(None), self._base(climb.best_rule)
+        picks = [self._base(rule) for rule in climb.picks if rule is not climb.best_rule]
+        surroundings = climb.surroundings
+        proposal = NearbyActions(surroundings.neighbours, plan.num_near, plan.num_offsets, plan.std)
+        num_guided = num_steps if self.whole else plan.segment
+        plain = self._returns("policy", policy, starts, num_steps)
+        based = plain if climb.best == POLICY else self._returns("base", base, starts, num_steps)
+        guided = self._returns("guided", base, starts, num_steps, proposal=proposal, extra=picks, num_guided=num_guided)
+        control = None
+        if not self.whole:
+            control = self._returns(
+                "control", self._base(RandomNear(surroundings.neighbours, max(climb.plan.num_near))), starts, num_steps
+            )
+        return TruthRung(plain, based, guided, control, *self._about(starts, num_steps), time.perf_counter() - began)
+
+    def _starts(self) -> tuple[list[Start], int]:
+        """Where the plays begin, and for how many steps they last."""
+        if self.whole:
+            return [Start(episode, 0) for episode in self.visited[: self.plan.num_starts]], self.limit
+        generator = np.random.default_rng([_START_STREAM, self.climb.plan.seed])
+        lengths = np.array([len(episode) for episode in self.visited])
+        starts = []
+        # One episode after the other, so that segments are as nearly independent as they can be.
+        for number in range(self.plan.num_starts):
+            episode = number % len(lengths)
+            starts.append(Start(self.visited[episode], int(generator.integers(lengths[episode]))))
+        return starts, self.plan.segment + self.horizon
+
+    def _about(self, starts: Sequence[Start], num_steps: int) -> tuple[str, str]:
+        if self.whole:
+            return "episode", f"{len(starts)} whole episodes, rollouts of {self.horizon} steps"
+        note = (
+            f"{len(starts)} segments from restored states: {self.plan.segment} steps guided, {num_steps} played; "
+            f"rollouts of {self.horizon} steps"
+        )
+        return "segment", note
+
+    def _base(self, rule: Any) -> Base:
+        return Base(self.climb.player.policy, rule, *self.spaces)
+
+    def _returns(self, name: str, base: Base, starts: Sequence[Start], num_steps: int, **options: Any) -> Array:
+        """Returns (num_starts,), kept in a file."""
+        path = self.folder / "truth" / f"{self._digest(name, starts, num_steps)}.npy"
+        if path.exists():
+            found: Array = np.load(path, allow_pickle=False)
+            return found
+        advance = self.watcher.begin(f"truth: {name}", len(starts))
+        found = self.play.returns(base, starts, num_steps, advance=advance, **options)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, found)
+        return found
+
+    def _digest(self, name: str, starts: Sequence[Start], num_steps: int) -> str:
+        about = (name, self.climb.best, [recipe(rule) for rule in self.climb.picks], recipe(self.plan), num_steps)
+        where = [(start.episode.seed, start.step) for start in starts]
+        return f"{name}-{hashlib.sha256(repr((about, where)).encode()).hexdigest()[:20]}"

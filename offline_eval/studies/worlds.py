@@ -1,0 +1,246 @@
+"""Copies of one simulator side by side, put into any state and stepped from there.
+
+An environment that can say what a step does to many states at once is asked so, by two methods of the unwrapped
+environment that change nothing in it::
+
+    simulate(states, actions) -> (next_states, observations, rewards, terminated)
+    with_future(states, seeds) -> states
+
+`states` is what `get_state()` gives with a leading axis on every part, `actions` has shape (n, *action_shape). Any other
+environment is stepped copy by copy.
+
+A copy must not know the future that will be played. Where the state holds what the noise of later steps comes from,
+`with_future` puts something else there, the same for equal seeds (n,); where steps draw from `np_random`, it is seeded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from offline_eval.batching import take
+from offline_eval.datasets.recorder import LoggedEpisode
+from offline_eval.datasets.restoring import return_to
+from offline_eval.errors import InputError, bare
+from offline_eval.simulator import SimulatorState, read_state, restore
+from offline_eval.studies.truth import Brancher, check_restorable, without_time_limit
+from offline_eval.types import Array, Observations
+
+_TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+
+
+class Stepped(NamedTuple):
+    """What a step did to some copies."""
+
+    observations: Observations
+    rewards: Array
+    terminated: Array
+
+
+class Worlds(ABC):
+    """`num` copies of a simulator."""
+
+    num: int
+
+    @abstractmethod
+    def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
+        """Put copies to where logged episodes stood before a step."""
+
+    @abstractmethod
+    def copy(self, source: Worlds, mine: Array, theirs: Array, seeds: Array) -> None:
+        """Put the copies `mine` into the states of another's copies `theirs`, with a future of their own.
+
+        Copies of equal seeds (len(mine),), whole numbers >= 0, have the same random numbers before them.
+        """
+
+    @abstractmethod
+    def step(self, rows: Array, actions: Array) -> Stepped:
+        """Step some copies with actions (len(rows), *action_shape); those that have terminated must not be stepped."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what was made."""
+
+
+class SimulatedWorlds(Worlds):
+    """Copies that are rows of arrays, stepped by the environment's own `simulate`."""
+
+    def __init__(self, env: Any, num: int) -> None:
+        self.num, self._env = num, env
+        self._states: dict[str, Array] = {}
+        env.reset(seed=0)
+
+    def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
+        """Put copies to where logged episodes stood before a step."""
+        started = [episode.state(step) for episode, step in zip(episodes, steps, strict=True)]
+        self._put(rows, {name: np.stack([state[name] for state in started]) for name in started[0]})
+
+    def copy(self, source: Worlds, mine: Array, theirs: Array, seeds: Array) -> None:
+        """Put the copies `mine` into the states of another's copies `theirs`, with a future of their own."""
+        assert isinstance(source, SimulatedWorlds)
+        states = {name: part[theirs] for name, part in source._states.items()}
+        self._put(mine, with_future(self._env, states, seeds))
+
+    def step(self, rows: Array, actions: Array) -> Stepped:
+        """Step some copies."""
+        following, observations, rewards, terminated = simulate(
+            self._env, {name: part[rows] for name, part in self._states.items()}, actions
+        )
+        self._put(rows, following)
+        return Stepped(observations, rewards, terminated)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _put(self, rows: Array, states: Mapping[str, Array]) -> None:
+        for name, part in states.items():
+            if name not in self._states:
+                self._states[name] = np.zeros((self.num, *part.shape[1:]), part.dtype)
+            self._states[name][rows] = part
+
+
+class SteppedWorlds(Worlds):
+    """Copies that are environments of their own."""
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], num: int) -> None:
+        self.num = num
+        self._envs = [without_time_limit(make()) for _ in range(num)]
+        self._origins: list[tuple[int | None, Any] | None] = [None] * num
+
+    def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
+        """Put copies to where logged episodes stood before a step."""
+        for row, episode, step in zip(rows, episodes, steps, strict=True):
+            return_to(self._envs[row], episode, step)
+            self._origins[row] = (episode.seed, episode.options)
+
+    def copy(self, source: Worlds, mine: Array, theirs: Array, seeds: Array) -> None:
+        """Put the copies `mine` into the states of another's copies `theirs`, with a future of their own."""
+        assert isinstance(source, SteppedWorlds)
+        states: dict[int, SimulatorState | None] = {}
+        for row, other, seed in zip(mine, theirs, seeds, strict=True):
+            if other not in states:
+                states[other] = read_state(source._envs[other])
+            state, origin = states[other], source._origins[other]
+            assert state is not None
+            assert origin is not None
+            if self._origins[row] != origin:
+                # A reset may draw more than the state holds: a goal, a door's place.
+                reset_seed, options = origin
+                self._envs[row].reset(seed=reset_seed, options=None if options is None else dict(options))
+                self._origins[row] = origin
+            one = {name: np.asarray(part)[None] for name, part in state.items()}
+            other_future = with_future(self._envs[row], one, np.array([seed]))
+            restore(self._envs[row], {name: part[0] for name, part in other_future.items()})
+            self._envs[row].unwrapped.np_random = np.random.default_rng(int(seed))
+
+    def step(self, rows: Array, actions: Array) -> Stepped:
+        """Step some copies."""
+        seen = [self._envs[row].step(action) for row, action in zip(rows, actions, strict=True)]
+        observations = np.stack([np.asarray(one[0]) for one in seen])
+        rewards = np.array([float(one[1]) for one in seen])
+        return Stepped(observations, rewards, np.array([bool(one[2]) for one in seen]))
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+
+
+class WorldMaker:
+    """Makes copies of an environment's simulator, once it has been shown that they repeat what was logged.
+
+    Args:
+        make: a single environment.
+        episodes: logged with simulator states.
+
+    Raises:
+        InputError: the states cannot be restored exactly.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], episodes: Sequence[LoggedEpisode]) -> None:
+        self._make = make
+        env = make()
+        self.time_limit = _time_limit(env)
+        self.can_simulate = _can_simulate(env)
+        if self.can_simulate:
+            self._env = env
+            _check_simulation(env, episodes[0])
+        else:
+            env.close()
+            with Brancher(make, episodes) as brancher:
+                check_restorable(brancher)
+
+    def __call__(self, num: int) -> Worlds:
+        """So many copies."""
+        return SimulatedWorlds(self._env, num) if self.can_simulate else SteppedWorlds(self._make, num)
+
+
+def simulate(env: Any, states: Mapping[str, Array], actions: Array) -> tuple[dict[str, Array], Array, Array, Array]:
+    """One step of many states by the environment's own `simulate`; every part by name."""
+    following, observations, rewards, terminated = env.unwrapped.simulate(_given(env, states), actions)
+    named = {name: part.reshape(states[name].shape) for name, part in _named(following).items()}
+    return named, np.asarray(observations), np.asarray(rewards, np.float64), np.asarray(terminated, bool)
+
+
+def with_future(env: Any, states: Mapping[str, Array], seeds: Array) -> dict[str, Array]:
+    """The states with other futures, where the environment knows how; every part by name."""
+    change = getattr(env.unwrapped, "with_future", None)
+    return _named(change(_given(env, states), seeds)) if callable(change) else dict(states)
+
+
+def _given(env: Any, states: Mapping[str, Array]) -> Any:
+    """States as the environment itself gives them: a mapping, or a bare array."""
+    return dict(states) if isinstance(env.unwrapped.get_state(), Mapping) else states["state"]
+
+
+def _named(states: Any) -> dict[str, Array]:
+    parts = states if isinstance(states, Mapping) else {"state": states}
+    return {name: np.asarray(part, dtype=np.float64) for name, part in parts.items()}
+
+
+def _can_simulate(env: Any) -> bool:
+    base = env.unwrapped
+    if not all(callable(getattr(base, name, None)) for name in ("simulate", "get_state", "set_state")):
+        return False
+    while isinstance(env, gym.Wrapper):
+        if not isinstance(env, _TRANSPARENT):
+            return False  # it may change what is observed, done or paid
+        env = env.env
+    return True
+
+
+def _check_simulation(env: Any, episode: LoggedEpisode) -> None:
+    """Hold `simulate` against a logged episode, all of its steps at once."""
+    if not episode.states:
+        raise InputError("env", "must have a simulator whose state can be restored", type(env.unwrapped).__name__)
+    states = {name: part[:-1] for name, part in episode.states.items()}
+    _, observations, rewards, terminated = simulate(env, states, episode.actions)
+    logged = take(episode.observations, np.arange(1, len(episode) + 1))
+    same = (
+        np.allclose(observations, logged, rtol=1e-4, atol=1e-5)
+        and np.allclose(rewards, episode.rewards, rtol=1e-4, atol=1e-5)
+        and np.array_equal(terminated, episode.terminated)
+    )
+    if not same:
+        raise InputError(
+            "env",
+            "must have a `simulate` that does what `step` does",
+            bare("another course than the logged one"),
+            "its steps draw random numbers, or depend on more than its state",
+        )
+
+
+def _time_limit(env: Any) -> int | None:
+    spec = getattr(env, "spec", None)
+    part = env
+    while isinstance(part, gym.Wrapper):
+        if isinstance(part, TimeLimit):
+            return int(part._max_episode_steps)
+        part = part.env
+    limit = getattr(spec, "max_episode_steps", None)
+    return None if limit is None else int(limit)
