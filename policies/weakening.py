@@ -52,7 +52,7 @@ def weaken(model: Any, strength: float, seed: int = 0) -> Any:
             if any(part in name for part in _NOT_THE_MEAN):
                 continue
             noise = th.as_tensor(generator.standard_normal(tuple(parameter.shape), np.float32), device=parameter.device)
-            parameter += strength * parameter.square().mean().sqrt() * noise
+            parameter.add_(strength * parameter.square().mean().sqrt() * noise)
     return weak
 
 
