@@ -330,6 +330,7 @@ def outside(name, value):
         ("within", -0.2, "`within` must be a number >= 0, or two in order"),
         ("within", (0.3, 0.1), "`within` must be a number >= 0, or two in order"),
         ("alpha", 0.5, r"`alpha` must lie in \(0, 0.5\)"),
+        ("plan", None, "`plan` must hold at least one episode. Received None"),
         ("plan", 0, "`plan` must hold at least one episode. Received 0"),
         ("plan", 103, "`plan` must hold at least 104 episodes where no bounds are declared. Received 103"),
         ("undecided", "ignore", '`undecided` must be "fail", "skip" or "warn"'),
@@ -365,6 +366,8 @@ def test_agents_that_are_none_are_refused(tiny_sac, sac_file):
         assert_unchanged(Zero(), lambda: None)
     with pytest.raises(InputError, match="`env` must be given"):
         assert_unchanged(Zero())
+    with pytest.raises(InputError, match="`agent` must be an agent"):
+        assert_unchanged(None, lambda: None)
 
 
 def test_an_environment_that_is_none_or_breaks_is_refused():

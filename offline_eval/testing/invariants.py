@@ -15,7 +15,7 @@ from offline_eval.policies.fingerprint import weights_of
 from offline_eval.testing.deciding import exactly
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.sources import FreshEpisodes
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, planned, spoken
+from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, planned, refuse_nobody, spoken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +116,7 @@ def assert_unchanged(
         Violated: a weight changed; the message names the first ones, and by how much.
         InputError: an argument breaks a rule, or the agent has no weights.
     """
+    refuse_nobody(agent)
     if env is None and (during is None or not hasattr(agent, "predict")):
         raise InputError("env", "must be given for a file, and where `during` is left out", None, 'env="Hopper-v5"')
     whole = planned(plan)

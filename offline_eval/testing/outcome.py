@@ -80,7 +80,8 @@ class Outcome:
             lines += [("value", f"{row.value:.6g}  {row.label}"), ("threshold", row.threshold)]
             if row.interval is not None:
                 lines.insert(-1, ("interval", _interval(row.interval)))
-        lines += [("episodes", f"{self.episodes} of {self.budget}"), ("seeds", self.seeds)]
+        if self.budget:
+            lines += [("episodes", f"{self.episodes} of {self.budget}"), ("seeds", self.seeds)]
         lines += [("assumes", self.assumption), *(("note", note) for note in self.notes), ("more", self.command)]
         verb = "holds" if self.verdict == HOLDS else f"is {self.verdict}"
         rate = "" if self.alpha is None else f" (false-alarm rate {self.alpha:.3g})"

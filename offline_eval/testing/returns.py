@@ -160,7 +160,9 @@ def assert_steering_helps(
         return _returns(source, [(subject.policy, variant) for variant in (rule, control, None)], env, part)
 
     def show(number: int) -> str:
-        return command("steer", [subject], env, whole, number)
+        size = getattr(rule, "step_size", None)
+        word = f" --step-sizes 0,{size:g}" if isinstance(size, int | float) else ""
+        return command("steer", [subject], env, whole, number) + word
 
     notes = [f"steered by {type(rule).__name__}"]
     return conclude("assert_steering_helps", subject, env, question, whole, measure, undecided, show, notes=notes)

@@ -52,8 +52,7 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
         SpaceError: the agent has other spaces than the environment.
         AgentFileError: a file that is no agent.
     """
-    if agent is None:
-        raise InputError(argument, "must be an agent", None, "anything with `predict`, or the zip of an SB3 agent")
+    refuse_nobody(agent, argument)
     if env is None:
         raise InputError("env", "must be an id or a factory", None, 'name it: env="Hopper-v5"')
     made = spaces_of(env)
@@ -74,6 +73,12 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
     return Subject(agent, type(agent).__name__, None, argument)
 
 
+def refuse_nobody(agent: object, argument: str = "agent") -> None:
+    """Raise where there is no agent."""
+    if agent is None:
+        raise InputError(argument, "must be an agent", None, "anything with `predict`, or the zip of an SB3 agent")
+
+
 def planned(plan: EpisodePlan | int) -> EpisodePlan:
     """The plan itself, or so many episodes from seed 0.
 
@@ -82,8 +87,10 @@ def planned(plan: EpisodePlan | int) -> EpisodePlan:
     """
     if isinstance(plan, EpisodePlan):
         return plan
-    if plan < 1:
-        raise InputError("plan", "must hold at least one episode", plan, "it is the most that may be played: 500, say")
+    if not isinstance(plan, int) or plan < 1:
+        raise InputError(
+            "plan", "must hold at least one episode", plan, "an EpisodePlan, or the most to be played: 500"
+        )
     return EpisodePlan.seeded(plan)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +78,7 @@ def assert_kendall_tau(
         return [_mean_tau(q, truth, window)]
 
     def show(number: int) -> str:
-        return command("measure", [subject], env, whole, number)
+        return command("measure", [subject], env, whole, number) + labels.word
 
     def rows(question: Question, columns: FloatArray) -> tuple[Row, ...]:
         (claim,) = question.claims
@@ -136,7 +138,7 @@ def assert_q_bias(
         return [float(np.mean(q[known] - truth[known])), float(np.mean(np.abs(truth[known])))]
 
     def show(number: int) -> str:
-        return command("measure", [subject], env, whole, number)
+        return command("measure", [subject], env, whole, number) + labels.word
 
     def rows(question: Question, columns: FloatArray) -> tuple[Row, ...]:
         low, high = (-claim.weights[1] for claim in question.claims)
@@ -156,7 +158,9 @@ class _Labels:
     """A critic's values beside the true ones, episode by episode."""
 
     def __init__(self, subject: Subject, env: EnvironmentLike, critic: Any, source: EpisodeSource | None) -> None:
-        if isinstance(critic, str) or hasattr(critic, "__fspath__"):
+        self.word = ""
+        if isinstance(critic, str | Path):
+            self.word = f" --critic {shlex.quote(str(critic))}"
             critic = load_sb3(critic, env)
         self.policy, self.env, self.source = subject.policy, env, source or current().source
         self.critic: Critic = critic_of(subject.policy if critic is None else critic)
