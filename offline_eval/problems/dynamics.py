@@ -16,6 +16,7 @@ GAMMA = 0.98
 NUM_STEPS = 100
 
 _TABLE_SEED, _TABLE_ROWS, _STRIDE = 0x7AB1E, 1 << 17, 40_503
+_FAR_APART = 97_711  # neighbouring seeds begin far from each other in the table
 
 
 class Dynamics(Protocol):
@@ -101,6 +102,11 @@ class ProblemEnv(gym.Env[FloatArray, FloatArray]):
         """Put back what `get_state` gave."""
         self._state = np.array(state["state"], dtype=np.float64)
         self._key, self._clock = int(state["key"]), int(state["clock"])
+
+    def with_future(self, states: Mapping[str, Array], seeds: Array) -> dict[str, Array]:
+        """The same states before other random numbers, the same ones for equal seeds (n,)."""
+        keys = _FAR_APART * np.asarray(seeds, dtype=np.int64) % _TABLE_ROWS
+        return {**states, "key": keys.astype(np.float64)}
 
     def simulate(
         self, states: Mapping[str, Array], actions: FloatArray

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from scipy.linalg import solve_discrete_are
+from scipy.linalg import block_diag, solve_discrete_are
 from torch import Tensor
 
 from offline_eval.problems.dynamics import GAMMA, Dynamics
@@ -40,13 +40,14 @@ class LinearQuadraticProblem(Problem):
     def __init__(self, plant: int | None = None) -> None:
         carts = LinearQuadraticDynamics(plant)
         self.dynamics, self.env_kwargs = carts, {"plant": plant}
-        self._a, self._b = carts.dynamics, carts.control
-        self._state_cost, self._action_cost = carts.state_cost, carts.action_cost
-        root = np.sqrt(GAMMA)
-        self.value = solve_discrete_are(root * self._a, root * self._b, self._state_cost, self._action_cost)
-        self.hessian = self._action_cost + GAMMA * self._b.T @ self.value @ self._b
-        self.gain = np.linalg.solve(self.hessian, GAMMA * self._b.T @ self.value @ self._a)
+        moves, pushes, root = carts.dynamics, carts.control, np.sqrt(GAMMA)
+        self.value = solve_discrete_are(root * moves, root * pushes, carts.state_cost, carts.action_cost)
+        self.hessian = carts.action_cost + GAMMA * pushes.T @ self.value @ pushes
+        self.gain = np.linalg.solve(self.hessian, GAMMA * pushes.T @ self.value @ moves)
         self.offset = float(GAMMA / (1.0 - GAMMA) * NOISE**2 * np.trace(self.value))
+        motion = np.concatenate([moves, pushes], axis=1)
+        now = block_diag(carts.state_cost, carts.action_cost)
+        self._form = th.as_tensor(now + GAMMA * motion.T @ self.value @ motion, dtype=th.float32)
         turn = np.array([[np.cos(_TURN), -np.sin(_TURN)], [np.sin(_TURN), np.cos(_TURN)]])
         self.data_gain = _WEAKER * turn @ self.gain
 
@@ -64,10 +65,5 @@ class LinearQuadraticProblem(Problem):
 
     def q(self, states: Tensor, actions: Tensor) -> Tensor:
         """The optimal value."""
-        a, b, value, state_cost, action_cost = (
-            th.as_tensor(matrix, dtype=states.dtype)
-            for matrix in (self._a, self._b, self.value, self._state_cost, self._action_cost)
-        )
-        following = states @ a.T + actions @ b.T
-        now = ((states @ state_cost) * states).sum(1) + ((actions @ action_cost) * actions).sum(1)
-        return -now - GAMMA * ((following @ value) * following).sum(1) - self.offset
+        both = th.cat([states, actions], dim=1)
+        return -((both @ self._form) * both).sum(1) - self.offset

@@ -94,28 +94,26 @@ class MazeProblem(Problem):
 
 
 class Table:
-    """Actions at the nodes of a grid, and the mean of the four around a state in between.
+    """Actions at the nodes of a grid; a state has those of the nearest one.
+
+    A mean of neighbours would go straight on where one of them goes left and the other one right.
 
     Args:
         choose: asked once for each node.
         spacing: of the nodes.
     """
 
-    def __init__(self, choose: Any, spacing: float = 0.025) -> None:
+    def __init__(self, choose: Chooser, spacing: float = 0.025) -> None:
         x, y = (np.linspace(-wall, wall, round(2 * wall / spacing) + 1) for wall in WALLS)
         nodes = np.stack(np.meshgrid(x, y, indexing="ij"), axis=2)
         self._actions = choose(nodes.reshape(-1, 2)).reshape(nodes.shape)
-        self._spacing = spacing
+        self._spacing, self._last = spacing, np.array(nodes.shape[:2]) - 1
 
     def __call__(self, states: FloatArray) -> FloatArray:
         """Actions (n, 2)."""
-        last = np.array(self._actions.shape[:2]) - 1
-        place = np.clip((states + np.array(WALLS)) / self._spacing, 0.0, last)
-        cell = np.minimum(place.astype(np.intp), last - 1)
-        (i, j), (s, t) = cell.T, (place - cell).T[:, :, None]
-        table = self._actions
-        low, high = (1 - s) * table[i, j] + s * table[i + 1, j], (1 - s) * table[i, j + 1] + s * table[i + 1, j + 1]
-        return np.asarray((1 - t) * low + t * high)
+        places = np.rint((states + np.array(WALLS)) / self._spacing).astype(np.intp)
+        i, j = np.minimum(np.maximum(places, 0), self._last).T
+        return np.asarray(self._actions[i, j])
 
 
 @cache

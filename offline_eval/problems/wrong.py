@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch as th
@@ -57,16 +58,21 @@ class SmoothError:
 
     def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
         """The error (n,); differentiable."""
-        parts = (self.state_waves, self.action_waves, self.phases)
-        state_waves, action_waves, phases = (th.as_tensor(part, dtype=states.dtype) for part in parts)
+        state_waves, action_waves, phases = self._tensors
         return self.amplitude * (states @ state_waves + actions @ action_waves + phases).cos().sum(1)
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return tuple(
+            th.as_tensor(part, dtype=th.float32) for part in (self.state_waves, self.action_waves, self.phases)
+        )
 
     def around(self, states: FloatArray, centres: FloatArray, offsets: FloatArray) -> FloatArray:
         """The error (n, num_offsets) at centres (n, action_dim) + offsets, as one product: cos(a + b) taken apart."""
-        angles = states @ self.state_waves + centres @ self.action_waves + self.phases
+        angles = (states @ self.state_waves + centres @ self.action_waves + self.phases).astype(np.float32)
         turned = (offsets @ self.action_waves).astype(np.float32).T
-        parts = np.concatenate([np.cos(angles), -np.sin(angles)], axis=1, dtype=np.float32)
-        return np.asarray(self.amplitude * (parts @ np.concatenate([np.cos(turned), np.sin(turned)])))
+        waves = np.float32(self.amplitude) * np.concatenate([np.cos(turned), np.sin(turned)])
+        return np.asarray(np.concatenate([np.cos(angles), -np.sin(angles)], axis=1) @ waves)
 
 
 class Greedy:
@@ -84,12 +90,13 @@ class Greedy:
     def __call__(self, states: FloatArray) -> FloatArray:
         """Actions (n, 2)."""
         centres = self._problem.best_actions(states)
-        options = centres[:, None] + self._offsets
-        values = self._problem.q_around(states, centres, self._offsets)
-        values = values + self._error.around(states, centres, self._offsets)
+        values = self._error.around(states, centres, self._offsets)
+        values += self._problem.q_around(states, centres, self._offsets)
         space = self._problem.dynamics.action_space
-        values[((options < space.low) | (options > space.high)).any(axis=2)] = -np.inf
-        return np.asarray(options[np.arange(len(states)), values.argmax(axis=1)])
+        at_edge = np.flatnonzero((np.abs(centres) + _RADIUS > space.high).any(axis=1))
+        options = centres[at_edge, None] + self._offsets
+        values[at_edge] -= 1e6 * (np.abs(options) > space.high).any(axis=2)
+        return np.asarray(centres + self._offsets[values.argmax(axis=1)])
 
 
 class Clone:
