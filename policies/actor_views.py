@@ -9,13 +9,15 @@ from gymnasium import Space, spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.actors import Normal, TanhGaussian, TanhNormal
-from offline_eval.policies.adaptable import Network, Spread, TorchActor
+from offline_eval.policies.adaptable import CutNormal, Network, Spread, TorchActor
+from offline_eval.policies.critics import through
 from offline_eval.policies.module_actor import actor_of_module
 from offline_eval.policies.normalization import Normalized, TensorNormalization
 from offline_eval.policies.offline_policy import OfflinePolicy
@@ -84,10 +86,20 @@ class _Trunk(nn.Module):
         self.extractor, self.body = extractor, body
         self._space, self._scales_images = policy.observation_space, policy.normalize_images
         self._normalization = normalization
+        # The modules around a small network cost as much as its matrix products.
+        self._is_plain = (
+            type(extractor) is FlattenExtractor
+            and type(self._space) is spaces.Box
+            and not is_image_space(self._space)
+            and isinstance(body, nn.Sequential)
+            and all(type(layer) in (nn.Linear, nn.ReLU) for layer in body)
+        )
 
     def forward(self, observations: Any) -> Tensor:
         if self._normalization is not None:
             observations = self._normalization(observations)
+        if self._is_plain:
+            return through(self.body, observations.flatten(1).float())  # type: ignore[arg-type]
         seen = preprocess_obs(observations, self._space, normalize_images=self._scales_images)
         return self.body(self.extractor(seen))  # type: ignore[no-any-return]
 
@@ -166,7 +178,9 @@ def _of_actor_critic(model: Any, policy: Any, normalization: TensorNormalization
         unit = scale.scale(ones) - scale.scale(th.zeros_like(ones))
         return spread(features) + unit.log()
 
-    return _actor(model, network, scale.scale, Normal, scaled)
+    bounds = (scale.scaled_low.ravel(), scale.scaled_high.ravel())
+    low, high = (th.as_tensor(bound, device=policy.device) for bound in bounds)
+    return _actor(model, network, scale.scale, lambda mean, log_std: CutNormal(mean, log_std, low, high), scaled)
 
 
 def _state_dependent(distribution: Any, log_std: Tensor) -> Spread:

@@ -7,6 +7,7 @@ written to.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch as th
@@ -14,13 +15,13 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from offline_eval.policies.actors import Distribution, Point
+from offline_eval.policies.actors import Distribution, Normal, Point
 from offline_eval.policies.critics import live_view
 
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
 
-__all__ = ["Network", "TorchActor"]
+__all__ = ["CutNormal", "Network", "TorchActor"]
 
 Spread = Callable[[Tensor], Tensor]
 """From features (batch, width) to the logarithm of the standard deviation (batch, action_dim)."""
@@ -38,6 +39,36 @@ class Network(nn.Module):
     def forward(self, observations: Any) -> Tensor:
         """What the last layer gives (batch, action_dim)."""
         return self.last(self.trunk(observations))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class CutNormal:
+    """A diagonal Gaussian whose mean may lie outside the box; actions are cut to it, as `predict` does.
+
+    Implements `Distribution`. Beyond the wall the action has no gradient in the mean.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    low: Tensor  # (action_dim,), scaled
+    high: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean, inside the box."""
+        return self.mean.clamp(self.low, self.high)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Mean plus noise, cut to the box."""
+        return (self.mean + self.log_std.exp() * noise).clamp(self.low, self.high)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Of the Gaussian before it is cut."""
+        return Normal(self.mean, self.log_std).log_prob(actions)
+
+    def imitation_loss(self, actions: Tensor) -> Tensor:
+        """Negative log-density."""
+        return -self.log_prob(actions)
 
 
 class TorchActor:
@@ -79,10 +110,10 @@ class TorchActor:
 
     def last(self, parameters: Mapping[str, Tensor], features: Any) -> Tensor:
         """Locations (rows, states, action_dim) of features (rows, states, width)."""
-        output = features @ parameters["last.weight"].mT
-        if "last.bias" in parameters:
-            output = output + parameters["last.bias"][:, None]
-        return self._bend(output)
+        weight, bias = parameters["last.weight"], parameters.get("last.bias")
+        if bias is None:
+            return self._bend(features @ weight.mT)
+        return self._bend(th.baddbmm(bias[:, None], features, weight.mT))
 
     def whole(self, parameters: Mapping[str, Tensor], observations: TensorObservations) -> Tensor:
         """Locations (rows, states, action_dim) of observations (rows, states, ...)."""
@@ -94,7 +125,7 @@ class TorchActor:
 
     def actions(self, locations: Tensor) -> Tensor:
         """Scaled actions: the mode of the distribution at a location."""
-        return self._family(locations, th.zeros_like(locations)).mode
+        return self._family(locations, locations).mode  # which does not depend on the spread
 
     def mean(self, observations: TensorObservations) -> Tensor:
         """The deterministic action (batch, action_dim), scaled."""
@@ -112,5 +143,5 @@ class TorchActor:
         features = self.features(observations)
         location = self._bend(self._network.last(features))
         if self._log_std is None:
-            return Point(self._family(location, th.zeros_like(location)).mode)
+            return Point(self.actions(location))
         return self._family(location, self._log_std(features).expand_as(location))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch as th
@@ -269,7 +269,7 @@ class _PlainEnsembleQ:
 
     def __call__(self, observations: TensorObservations, actions: Tensor) -> Tensor:
         inputs = th.cat([cast("Tensor", observations).flatten(1).to(actions.dtype), actions], dim=1)
-        return th.cat([_through(layers, inputs) for layers in self.heads], dim=1).T
+        return th.cat([through(layers, inputs) for layers in self.heads], dim=1).T
 
     @staticmethod
     def of(network: nn.Module, observation_space: Space[Any]) -> _PlainEnsembleQ | None:
@@ -285,7 +285,8 @@ class _PlainEnsembleQ:
         return _PlainEnsembleQ(heads) if plain and heads else None
 
 
-def _through(layers: list[nn.Module], inputs: Tensor) -> Tensor:
+def through(layers: Iterable[nn.Module], inputs: Tensor) -> Tensor:
+    """What linear layers and ReLUs make of inputs (batch, width), without the modules around them."""
     for layer in layers:
         inputs = F.linear(inputs, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else F.relu(inputs)
     return inputs

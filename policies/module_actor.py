@@ -16,6 +16,7 @@ from offline_eval.policies.actors import Normal, Point
 from offline_eval.policies.adaptable import Network, TorchActor
 from offline_eval.policies.callables import made_up_observations
 from offline_eval.policies.critics import live_view
+from offline_eval.spaces import ActionScale
 from offline_eval.types import Adaptable
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class ModuleActor:
         self, module: nn.Module, observation_space: Space[Any], action_space: Space[Any], device: th.device
     ) -> None:
         self.observation_space, self.action_space, self.device = observation_space, action_space, device
+        scale = ActionScale(action_space)
+        bounds = (scale.scaled_low.ravel(), scale.scaled_high.ravel())
+        self._box = tuple(th.as_tensor(bound, device=device) for bound in bounds)
         self._module = _Mean(live_view(module))
         used, self.last_layer = self._tried_out(
             made_up_observations(observation_space, np.random.default_rng(0), device)
@@ -84,12 +88,12 @@ class ModuleActor:
         return None
 
     def actions(self, locations: Tensor) -> Tensor:
-        """The locations themselves."""
-        return locations
+        """The locations, inside the box."""
+        return locations.clamp(*self._box)
 
     def mean(self, observations: TensorObservations) -> Tensor:
         """The deterministic action (batch, action_dim), scaled."""
-        return self._module(observations)  # type: ignore[no-any-return]
+        return self.actions(self._module(observations))
 
     def sample(self, observations: TensorObservations, noise: Tensor) -> Tensor:
         """The deterministic action."""

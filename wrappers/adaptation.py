@@ -14,7 +14,7 @@ What was done is reported in numbers, each (batch,), beside those of `offline_ev
   critic flat.
 - `non_finite`: 1 where a value, a gradient or a step was infinite or NaN. The frozen action is used, and the row begins
   again with the frozen weights.
-- `predicted_gain`: the reduced value of the executed action minus that of the policy's, both asked for.
+- `predicted_gain`: the reduced value of the executed action minus that of the policy's; see `gain`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import Tensor
 from offline_eval.errors import CriticError, InputError, SpaceError, bare
 from offline_eval.types import Adaptable, Array, Steered
 from offline_eval.wrappers.arguments import check_positive, check_whole
-from offline_eval.wrappers.directions import Min, Reduction
+from offline_eval.wrappers.directions import Gain, LinearGain, Min, Reduction
 from offline_eval.wrappers.fast_weights import FastWeights, check_memory
 from offline_eval.wrappers.learning import Adam, EachEpisode, KLAnchor, LastLayer, Optimizer, Reset, Trained
 from offline_eval.wrappers.rules import CriticRule, _layout, _same_box, required
@@ -52,10 +52,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapting", "TestTimeTraining"]
 
-_LAST_LAYER, _ADAM, _REPLAY, _EACH_EPISODE, _MIN = LastLayer(), Adam(), Replay(), EachEpisode(), Min()
+_LAST_LAYER, _ADAM, _REPLAY, _EACH_EPISODE = LastLayer(), Adam(), Replay(), EachEpisode()
+_MIN, _LINEAR = Min(), LinearGain()
 _SMALLEST_SCALE = 1e-8
-_CRITIC_ROWS = 128
-"""Rows of a padded critic call where each environment replays several states: 8 environments of 16."""
+_WIDTH = 8
+"""Rows of a padded batch: each of them is many rows for the critic, and has weights of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,8 @@ class TestTimeTraining(CriticRule, _Actor):
         reset: what the next episode begins with.
         gradient_steps: after each observation, each with newly drawn states.
         reduce: from the ensemble's values to the one that is climbed.
+        gain: how `predicted_gain` is known: `LinearGain()` believes the critic's gradient at the adapted action,
+            `ExactGain()` asks the critic about the policy's action and the executed one, which costs a forward pass.
     """
 
     __test__ = False  # pytest would take the class for tests
@@ -100,6 +103,7 @@ class TestTimeTraining(CriticRule, _Actor):
     reset: Reset = _EACH_EPISODE
     gradient_steps: int = 1
     reduce: Reduction = _MIN
+    gain: Gain = _LINEAR
 
     def __post_init__(self) -> None:
         if not isinstance(self.actor, Adaptable):
@@ -156,6 +160,7 @@ class Adapting:
     """
 
     num_rows = None
+    width = _WIDTH
 
     def __init__(self, recipe: TestTimeTraining) -> None:
         self.recipe, self.box, self.device = recipe, recipe.box, recipe.device
@@ -165,12 +170,6 @@ class Adapting:
         self._data = None if recipe.states.data is None else self._described(tensors(recipe.states.data, self.device))
         self._rows: Array | None = None
         self._per_state: int | None = None
-
-    @property
-    def width(self) -> int | None:
-        """Rows of a padded batch: fewer where each of them stands for several states."""
-        num_states = self.recipe.states.num_seen + self.recipe.states.num_data
-        return None if num_states == 1 else max(1, _CRITIC_ROWS // num_states)
 
     def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
         """As the recipe."""
@@ -207,51 +206,45 @@ class Adapting:
         """Learn from the observations (batch, ...), and move scaled actions (batch, action_dim) as the policy moved."""
         rows = np.arange(len(actions)) if self._rows is None else self._rows
         self.reserve(int(rows.max()) + 1)
-        real = rows[: int(np.argmax(rows == rows[-1])) + 1]  # without the padding
-        index = th.as_tensor(rows, device=self.device)
+        real = rows[: int((rows == rows[-1]).argmax()) + 1]  # without the padding, which repeats the last row
         now = self._described(observations)
         if self.recipe.states.capacity:
             self._seen.add(real, now)
 
+        index = th.as_tensor(rows, device=self.device)
         weights, moments, steps = self._fast.of(index)
-        usable = th.ones(len(actions), dtype=th.bool, device=self.device)
-        flat = th.zeros_like(usable)
         for number in range(self.recipe.gradient_steps):
-            gradient = self._gradient(weights, self._drawn(now, rows, noise, number))
+            gradient, slope = self._gradient(weights, self._drawn(now, rows, noise, number))
             steps = steps + 1
             step, moments = self.recipe.optimizer(gradient, moments, steps)
             weights = weights + self.recipe.learning_rate * step
-            size = th.linalg.vector_norm(gradient, dim=1) + th.linalg.vector_norm(weights, dim=1)
-            usable = usable & size.isfinite()
-            flat = (gradient == 0).all(dim=1)
 
-        moved = self._actions(weights, now) - self._actions(self._fast.frozen.expand_as(weights), now)
-        usable = usable & moved.isfinite().all(dim=1)
-        steered = usable[:, None] & (moved != 0)
-        after = th.where(steered, actions + moved, actions)
-        gain = self._gain(observations, actions, after)
-        self._fast.put(
-            index[: len(real)],
-            th.where(usable[:, None], weights, self._fast.frozen),
-            tuple(th.where(usable[:, None], kept, 0.0) for kept in moments),
-            th.where(usable[:, None], steps, 0.0),
-        )
-        return Steered(after, {"predicted_gain": gain, "zero_gradient": flat & usable, "non_finite": ~usable})
+        moved = self._moved(weights, now)
+        # A gradient that is no number has made weights that are none; one look at the end.
+        usable = (weights.sum(dim=1) + moved.sum(dim=1)).isfinite()
+        after = th.where(usable[:, None] & (moved != 0), actions + moved, actions)
+        self._fast.put(index[: len(real)], usable, weights, moments, steps)
+        metrics = {
+            "predicted_gain": self._gain(now, actions, after, slope),
+            "zero_gradient": (gradient == 0).all(dim=1),
+            "non_finite": ~usable,
+        }
+        return Steered(after, metrics)
 
-    def _gradient(self, weights: Tensor, states: Record) -> Tensor:
-        """Of the objective in each row's weights (rows, size), at a record of states (rows, num_states, ...)."""
+    def _gradient(self, weights: Tensor, states: Record) -> tuple[Tensor, Tensor]:
+        """Of the objective in each row's weights (rows, size), and of Q in its latest action (rows, action_dim).
+
+        Args:
+            weights: (rows, size).
+            states: a record (rows, num_states, ...), of which the first is the latest.
+        """
         recipe = self.recipe
         with th.enable_grad():
             leaf = weights.detach().requires_grad_()
             locations = recipe.parameters.locations(recipe.actor, self._fast.by_name(leaf), _inputs(states))
-            actions = th.clamp(recipe.actor.actions(locations), *self.box)
+            actions = recipe.actor.actions(locations)
             observations = map_record(lambda value: value.flatten(0, 1), states["observations"])
             values = recipe.values(observations, actions.flatten(0, 1), recipe.reduce).view(actions.shape[:2])
-            scale = values.detach().abs().mean(dim=1).clamp_min(_SMALLEST_SCALE)
-            objective = values.mean(dim=1) / scale
-            if recipe.anchor is not None:
-                kl = recipe.anchor(locations, states["frozen"], states.get("std"))
-                objective = objective - recipe.anchor.coef * kl.mean(dim=1)
             if not values.requires_grad:
                 raise CriticError(
                     "critic",
@@ -259,8 +252,15 @@ class Adapting:
                     bare("values without a gradient"),
                     "do not detach them or compute them under no_grad",
                 )
-            (gradient,) = th.autograd.grad(objective.sum(), leaf)
-        return gradient
+            # The mean of Q over the mean of |Q|, as what each value counts.
+            share = 1.0 / values.detach().abs().sum(dim=1, keepdim=True).clamp_min(_SMALLEST_SCALE)
+            climbed, shares = [values], [share.expand_as(values)]
+            if recipe.anchor is not None:
+                kl = recipe.anchor(locations, states["frozen"], states.get("std"))
+                climbed.append(kl)
+                shares.append(th.full_like(kl, -recipe.anchor.coef / kl.shape[1]))
+            gradient, slope = th.autograd.grad(climbed, [leaf, actions], shares)
+        return gradient, slope[:, 0] / share
 
     def _drawn(self, now: Record, rows: Array, noise: Tensor | None, number: int) -> Record:
         """The states of a gradient step: a record (rows, num_states, ...)."""
@@ -278,39 +278,43 @@ class Adapting:
         at = places(drawn[:, states.num_seen - 1 :], len(next(leaves(self._data))))
         return map_record(lambda one, other: th.cat([one, other[at]], dim=1), seen, self._data)
 
+    @th.no_grad()
     def _described(self, observations: TensorObservations) -> Record:
         """What is kept of states: a record (batch, ...)."""
         recipe = self.recipe
-        with th.no_grad():
-            record: dict[str, Any] = {"observations": observations}
-            inputs = recipe.parameters.inputs(recipe.actor, observations)
-            if inputs is not observations:
-                record["inputs"] = inputs
-            if recipe.anchor is not None:
-                frozen = self._fast.by_name(self._fast.frozen[None])
-                states = map_record(lambda value: value[None], inputs)
-                record["frozen"] = recipe.parameters.locations(recipe.actor, frozen, states)[0]
-                std = recipe.actor.spread(recipe.actor.features(observations))
-                if std is not None:
-                    record["std"] = std
+        record: dict[str, Any] = {"observations": observations}
+        inputs = recipe.parameters.inputs(recipe.actor, observations)
+        if inputs is not observations:
+            record["inputs"] = inputs
+        if recipe.anchor is not None:
+            frozen = self._fast.by_name(self._fast.frozen[None])
+            states = map_record(lambda value: value[None], inputs)
+            record["frozen"] = recipe.parameters.locations(recipe.actor, frozen, states)[0]
+            std = recipe.actor.spread(recipe.actor.features(observations))
+            if std is not None:
+                record["std"] = std
         return record
 
-    def _actions(self, weights: Tensor, now: Record) -> Tensor:
-        """Scaled actions (rows, action_dim) of each row's weights at its latest state."""
-        recipe = self.recipe
+    def _moved(self, weights: Tensor, now: Record) -> Tensor:
+        """How far each row's weights are from the frozen policy's action at its latest state (rows, action_dim)."""
+        recipe, size = self.recipe, len(weights)
         with th.no_grad():
-            inputs = map_record(lambda value: value[:, None], _inputs(now))
-            locations = recipe.parameters.locations(recipe.actor, self._fast.by_name(weights), inputs)
-            return th.clamp(recipe.actor.actions(locations)[:, 0], *self.box)
+            # Both by the same arithmetic: equal weights give equal bits, and a difference of exactly 0.
+            both = self._fast.by_name(th.cat([weights, self._fast.frozen.expand_as(weights)]))
+            inputs = map_record(lambda value: th.cat([value, value])[:, None], _inputs(now))
+            actions = recipe.actor.actions(recipe.parameters.locations(recipe.actor, both, inputs))[:, 0]
+            return actions[:size] - actions[size:]
 
-    def _gain(self, observations: TensorObservations, before: Tensor, after: Tensor) -> Tensor:
-        """What the critic says the executed actions (batch, action_dim) are worth more than the policy's."""
-        with th.no_grad():
-            both = map_record(lambda value: th.cat([value, value]), observations)
-            actions = th.cat([before, th.clamp(after, *self.box)])
-            values = self.recipe.values(both, actions, self.recipe.reduce)
-        gain = values[len(before) :] - values[: len(before)]
-        return th.where((after == before).all(dim=1) & gain.isfinite(), 0.0, gain)
+    def _gain(self, now: Record, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
+        """What the executed actions (batch, action_dim) are predicted to be worth more than the policy's, (batch,)."""
+
+        def ask() -> Tensor:
+            with th.no_grad():
+                both = map_record(lambda value: th.cat([value, value]), now["observations"])
+                values = self.recipe.values(both, th.cat([before, th.clamp(after, *self.box)]), self.recipe.reduce)
+            return values[len(before) :] - values[: len(before)]
+
+        return self.recipe.gain(slope.new_zeros(()), slope, after - before, ask)
 
     def _frozen(self) -> dict[str, Tensor]:
         parameters = self.recipe.actor.parameters()

@@ -30,61 +30,55 @@ class FastWeights:
         self._shapes = {name: value.shape for name, value in frozen.items()}
         self._sizes = [value.numel() for value in frozen.values()]
         self.size = sum(self._sizes)
-        self.frozen = self._vector(frozen)
-        self._weights = th.zeros(0, self.size, device=device)
-        self._moments = tuple(th.zeros(0, self.size, device=device) for _ in range(optimizer.num_moments))
-        self._steps = th.zeros(0, 1, device=device)
+        # A row: the weights, each of the moments, the number of steps. One table is one gather and one scatter a step.
+        self._parts = [self.size] * (1 + optimizer.num_moments) + [1]
+        self._table = th.zeros(0, sum(self._parts), device=device)
+        self.refresh(frozen)
 
     @property
     def num_rows(self) -> int:
         """Rows for which there is room."""
-        return len(self._weights)
+        return len(self._table)
 
     @property
     def numbers_per_row(self) -> int:
-        """Weights, moments, the number of steps, and the gradient while it is computed."""
-        return self.size * (2 + len(self._moments)) + 1
+        """Numbers that are kept of a row, and its gradient while it is computed."""
+        return sum(self._parts) + self.size
 
     def reserve(self, num_rows: int) -> None:
         """Room for so many rows; new ones hold the frozen weights."""
-        more = num_rows - len(self._weights)
-        if more <= 0:
-            return
-        self._weights = th.cat([self._weights, self.frozen.expand(more, -1)])
-        self._moments = tuple(th.cat([kept, kept.new_zeros(more, self.size)]) for kept in self._moments)
-        self._steps = th.cat([self._steps, self._steps.new_zeros(more, 1)])
+        more = num_rows - len(self._table)
+        if more > 0:
+            self._table = th.cat([self._table, self.fresh.expand(more, -1)])
 
     def refresh(self, frozen: Mapping[str, Tensor]) -> None:
         """The frozen weights as they are now: a model may have learnt between two episodes."""
-        self.frozen = self._vector(frozen)
+        self.frozen = th.cat([frozen[name].detach().reshape(-1).float() for name in self._shapes])
+        rest = self.frozen.new_zeros(sum(self._parts) - self.size)
+        self.fresh = th.cat([self.frozen, rest])
+        """A row before its first step."""
 
     def forget(self, rows: Array) -> None:
         """These rows begin again with the frozen weights."""
-        at = th.as_tensor(rows, device=self._weights.device)
-        self._weights[at] = self.frozen
-        for kept in self._moments:
-            kept[at] = 0.0
-        self._steps[at] = 0.0
+        self._table[th.as_tensor(rows, device=self._table.device)] = self.fresh
 
     def of(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """Weights (rows, size), moments alike, and steps (rows, 1)."""
-        return self._weights[rows], tuple(kept[rows] for kept in self._moments), self._steps[rows]
+        weights, *moments, steps = self._table[rows].split(self._parts, dim=1)  # type: ignore[no-untyped-call]
+        return weights, tuple(moments), steps
 
-    def put(self, rows: Tensor, weights: Tensor, moments: tuple[Tensor, ...], steps: Tensor) -> None:
-        """Keep what was computed for these rows; whatever lies behind the last of them is left out."""
-        num_rows = len(rows)
-        self._weights[rows] = weights[:num_rows]
-        for kept, new in zip(self._moments, moments, strict=True):
-            kept[rows] = new[:num_rows]
-        self._steps[rows] = steps[:num_rows]
+    def put(self, rows: Tensor, usable: Tensor, weights: Tensor, moments: tuple[Tensor, ...], steps: Tensor) -> None:
+        """Keep what was computed for these rows, and begin again where it is not `usable` (batch,).
+
+        What lies behind the last of the rows, padding, is left out.
+        """
+        after = th.cat([weights, *moments, steps], dim=1)
+        self._table[rows] = th.where(usable[:, None], after, self.fresh)[: len(rows)]
 
     def by_name(self, weights: Tensor) -> dict[str, Tensor]:
         """Weights (rows, size) as parameters (rows, *shape)."""
         parts = th.split(weights, self._sizes, dim=1)
         return {name: part.view(-1, *shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
-
-    def _vector(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return th.cat([parameters[name].detach().reshape(-1).float() for name in self._shapes])
 
 
 def check_memory(num_rows: int, numbers_per_row: int, device: th.device) -> None:

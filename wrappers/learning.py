@@ -145,8 +145,8 @@ class Adam:
         self, gradient: Tensor, moments: tuple[Tensor, ...], step: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Optimizer`."""
-        first = self.beta1 * moments[0] + (1 - self.beta1) * gradient
-        second = self.beta2 * moments[1] + (1 - self.beta2) * gradient.square()
+        first = th.lerp(moments[0], gradient, 1 - self.beta1)
+        second = (self.beta2 * moments[1]).addcmul(gradient, gradient, value=1 - self.beta2)
         mean = first / (1 - self.beta1**step)
         root = (second / (1 - self.beta2**step)).sqrt()
         return mean / (root + self.epsilon), (first, second)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -199,14 +199,14 @@ def places(noise: Tensor, num_places: Tensor | int) -> Tensor:
 
 def map_record(function: Callable[..., Tensor], record: Record, *others: Record) -> Record:
     """The record of the same keys, made tensor by tensor."""
-    if isinstance(record, Mapping):
+    if isinstance(record, dict):
         return {key: map_record(function, value, *(other[key] for other in others)) for key, value in record.items()}
     return function(record, *others)
 
 
 def leaves(record: Record) -> Iterator[Tensor]:
     """The record's tensors."""
-    if isinstance(record, Mapping):
+    if isinstance(record, dict):
         for value in record.values():
             yield from leaves(value)
     else:
