@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs(example, sac_file, tmp_path):
     lines = example.read_text().splitlines()
-    code = [line for line in lines if line and not line.startswith(('"""', "import", "from"))]
-    assert len(code) < 15
+    assert len([line for line in lines if line and not line.startswith('"""')]) < 15
     command = [sys.executable, "-P", str(example), str(sac_file), "Pendulum-v1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
