@@ -25,6 +25,7 @@ _COMMANDS = (
     "train",
     "critic",
     "measure",
+    "diagnose",
     "study",
     "track",
     "data",

@@ -98,13 +98,14 @@ def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError("--log-states", "needs a folder for the states", None, "add --out DIR")
     return {
         "n_envs": arguments.n_envs,
-        "workers": _workers(arguments.workers),
+        "workers": workers_of(arguments.workers),
         "deterministic": not arguments.stochastic,
         "step_limit": arguments.step_limit,
     }
 
 
-def _workers(word: str) -> int | str:
+def workers_of(word: str) -> int | str:
+    """What `--workers` says: a number or "auto"."""
     if word == "auto":
         return word
     workers = parse(word, int, "--workers", 'must be a number or "auto"')

@@ -1,1 +1,23 @@
-"""Whatever rolls out to answer a question: what does steering do, which of two agents is better?"""
+"""Whatever rolls out to answer a question: what does steering do, which of two agents is better, what holds one back?
+
+Names are loaded when they are first used (PEP 562).
+"""
+
+from typing import TYPE_CHECKING
+
+from offline_eval.lazy import lazy_names
+
+_HOME = {
+    "Diagnosis": "diagnosis_records",
+    "DiagnosisPlan": "diagnosis_plan",
+    "diagnose": "diagnosis",
+}
+
+__all__ = list(_HOME)
+
+if TYPE_CHECKING:
+    from offline_eval.studies.diagnosis import diagnose as diagnose
+    from offline_eval.studies.diagnosis_plan import DiagnosisPlan as DiagnosisPlan
+    from offline_eval.studies.diagnosis_records import Diagnosis as Diagnosis
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -63,8 +63,7 @@ class _Seeking:
         self.climb, self.visited, self.folder, self.watcher = climb, visited, folder, watcher
         self.plan = climb.plan.truth
         if climb.best != POLICY:
-            fewer = min(self.plan.num_starts, self.plan.num_steered)
-            self.plan = replace(self.plan, num_starts=fewer, num_rollouts=1)
+            self.plan = self.plan.where_steered()
         longest = max(len(episode) for episode in visited)
         self.limit = climb.plan.step_limit or maker.time_limit or longest
         self.whole = self.limit <= self.plan.longest

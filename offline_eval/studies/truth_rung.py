@@ -1,14 +1,15 @@
 """The rung that the truth guides: candidate actions rolled out from the running state, the best of them executed.
 
-It is played in copies of the simulator (`worlds`). Every `hold` steps each candidate is tried in copies of its own, goes
-on with the base policy, a little noise in its actions, and the discounted reward decides: so a choice that pays only
-by the chaos of one exact trajectory is not taken for knowledge. What it gains is a lower bound of what is within reach.
+It is played in copies of the simulator (`worlds`). Every `hold` steps each candidate is tried in copies of its own,
+goes on with the base policy, a little noise in its actions, and the discounted reward decides: so a choice that pays
+only by the chaos of one exact trajectory is not taken for knowledge. What it gains is a lower bound of what is within
+reach.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,7 @@ class TruthPlan:
 
     Attributes:
         num_starts: episodes, or segments.
-        num_steered: of them where the base is steered, so that every step of a rollout asks the critic; then there is
-            one rollout of a candidate.
+        num_steered: of them where the base is steered (`where_steered`).
         longest: episodes up to this time limit are played whole; of longer ones, segments.
         segment: steps of a segment that the truth guides; the base policy then goes on for `horizon` steps.
         num_near: candidates from the data.
@@ -67,6 +67,16 @@ class TruthPlan:
         for name in ("std", "noise"):
             if not getattr(self, name) >= 0.0:
                 raise InputError(name, "must be >= 0", getattr(self, name))
+
+    def where_steered(self) -> TruthPlan:
+        """A sixteenth of the work, for a base whose every step asks the critic; what is left then matters less."""
+        return replace(
+            self,
+            num_starts=min(self.num_starts, self.num_steered),
+            num_rollouts=1,
+            hold=2 * self.hold,
+            horizon=max(1, self.horizon // 2),
+        )
 
 
 class Base:

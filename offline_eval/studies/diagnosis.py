@@ -31,7 +31,8 @@ from offline_eval.studies.measurement_plan import Silent, Watcher
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
 from offline_eval.studies.playing_rungs import Forgetful, Keeper, Player
 from offline_eval.studies.truth_play import seek_truth
-from offline_eval.studies.verdict import Asked, verdict_of
+from offline_eval.studies.verdict import verdict_of
+from offline_eval.studies.verdict_words import Asked
 from offline_eval.types import Critic, Predictor
 
 _GAMMA = 0.99

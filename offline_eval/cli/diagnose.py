@@ -1,0 +1,157 @@
+"""Diagnose an agent: does the value, the extraction or the generalisation hold it back, and what is to be done?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+from offline_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from offline_eval.episodes import Episode
+    from offline_eval.run_folder import RunFolder
+    from offline_eval.studies.diagnosis_plan import DiagnosisPlan
+
+HELP = "tell which bottleneck holds an agent back"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    add_environment(parser)
+    parser.add_argument("--dataset", required=True, metavar="D", help="what it was trained on: a file or a folder")
+    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is asked (default: AGENT's own)")
+    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent that does what is right")
+    parser.add_argument("--quick", action="store_true", help="20 episodes: under 2 minutes for a Hopper")
+    parser.add_argument("--episodes", type=int, metavar="N", help="of every rung (default: 50, with --quick 20)")
+    parser.add_argument(
+        "--selection-episodes", type=int, metavar="N", help="on which choices are made (default: 20, with --quick 8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
+    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
+    parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
+    parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
+    parser.add_argument(
+        "--extract", type=int, default=0, metavar="STEPS",
+        help="also extract DDPG+BC and AWR from the same critic, in so many gradient steps (default: 0, not)",
+    )  # fmt: skip
+    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, report.html and more")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
+    """The plan that the options describe."""
+    from offline_eval.cli.arguments import workers_of
+    from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
+
+    for name, lowest in (("episodes", 2), ("selection_episodes", 2), ("n_envs", 1), ("step_limit", 1), ("extract", 0)):
+        if getattr(arguments, name) is not None:
+            check_at_least(lowest, getattr(arguments, name), f"--{name.replace('_', '-')}")
+    check_at_least(0, arguments.seed, "--seed")
+    words: dict[str, Any] = {
+        "seed": arguments.seed,
+        "n_envs": arguments.n_envs,
+        "workers": workers_of(arguments.workers),
+        "step_limit": arguments.step_limit,
+        "extractions": Extractions(gradient_steps=arguments.extract),
+    }
+    words |= {
+        name: getattr(arguments, name)
+        for name in ("episodes", "selection_episodes")
+        if getattr(arguments, name) is not None
+    }
+    return DiagnosisPlan.quick(**words) if arguments.quick else DiagnosisPlan(**words)
+
+
+class _InFolder:
+    """Keeps episodes in a run folder."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def done(self, variant: str) -> Collection[Episode]:
+        """The finished episodes of an interrupted run."""
+        return self._folder.done(variant)
+
+    def record(self, variant: str, episode: Episode) -> None:
+        """One more."""
+        self._folder.record(variant, episode)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    if arguments.resume and not arguments.out:
+        raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
+    plan = plan_of(arguments)
+    from offline_eval.cli.measure import Stages
+    from offline_eval.cli.run import names_of
+    from offline_eval.policies import load_sb3, weights_hash
+    from offline_eval.report.diagnosis_table import diagnosis_table
+    from offline_eval.studies.diagnosis import diagnose
+    from offline_eval.studies.diagnosis_records import POLICY
+    from offline_eval.studies.verdict_words import Asked
+
+    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    name = names_of([path for path in (arguments.agent, arguments.critic, arguments.oracle) if path])[0]
+    folder = _folder(arguments, plan, name, weights_hash(model))
+    stages = Stages()
+    try:
+        diagnosis = diagnose(
+            model,
+            arguments.env,
+            arguments.dataset,
+            critic=arguments.critic,
+            oracle=arguments.oracle,
+            plan=plan,
+            device=arguments.device,
+            name=name,
+            asked=Asked(arguments.agent, arguments.env, arguments.dataset, plan.num_steps),
+            folder=None if folder is None else folder.path,
+            keeper=None if folder is None else _InFolder(folder),
+            watcher=stages,
+        )
+    finally:
+        stages.close()
+    result = diagnosis.to_json()
+    if folder is not None:
+        folder.finish({POLICY: diagnosis.measurement.performance.evaluation}, result)
+        print(f"report: {_write_page(folder.path)}", file=sys.stderr)
+    if arguments.json:
+        print_json(result)
+    else:
+        print(diagnosis_table(result))
+
+
+def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, digest: str | None) -> RunFolder | None:
+    if not arguments.out:
+        return None
+    from offline_eval.episodes import EpisodePlan
+    from offline_eval.provenance import recipe
+    from offline_eval.run_folder import RunFolder, plan_to_json
+    from offline_eval.studies.diagnosis_records import POLICY
+
+    asked = {
+        "env": arguments.env,
+        "agents": {name: digest},
+        "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
+        "variants": {POLICY: None},
+        "options": {
+            "diagnose": {key: value for key, value in recipe(plan).items() if key not in ("n_envs", "workers")},
+            "dataset": arguments.dataset,
+            "critic": arguments.critic,
+            "oracle": arguments.oracle,
+        },
+    }
+    return RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
+
+
+def _write_page(folder: Path) -> Path:
+    from offline_eval.report.page import write_page
+    from offline_eval.report.runs import read_runs
+
+    return write_page(read_runs([folder]), folder / "report.html")

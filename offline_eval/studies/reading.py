@@ -1,0 +1,184 @@
+"""What of a ladder decides: three paired differences, each with an interval and a rank test, in units of its range.
+
+- what the best rung *by Q* gains over the policy: the critic knew it, the policy does not do it;
+- how much of that is gained outside of the data's region;
+- what the *truth* still gains over that rung, among candidates that include every choice of Q: nobody knew it but the
+  simulator, so the critic should have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, inf, nan
+
+import numpy as np
+
+from offline_eval.stats import Interval, PairedDifference
+from offline_eval.studies.diagnosis_records import (
+    BEST_OF_N,
+    CONTROL,
+    INSIDE,
+    ORACLE,
+    OUTSIDE,
+    POLICY,
+    TRUTH,
+    Ladder,
+    Rung,
+    Share,
+)
+from offline_eval.studies.ladder_arithmetic import against, scaled
+from offline_eval.types import Array
+
+_RESAMPLES = 2000
+_LEVEL = 0.95
+_RANK_LEVEL = 0.0125
+_RESAMPLE_STREAM = 17
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a number counts, in units of the ladder's range.
+
+    Attributes:
+        gain: of a rung by Q.
+        truth: of the truth over the best rung by Q; smaller, since the truth-guided rung is a lower bound.
+        healthy: upper end of both intervals below which nothing better is said to be within reach.
+        mild: a bottleneck worth less than this is called mild.
+    """
+
+    gain: float = 0.08
+    truth: float = 0.05
+    healthy: float = 0.16
+    mild: float = 0.2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A gain in units of a range, and whether it is there.
+
+    Attributes:
+        share: the gain and its interval.
+        n: pairs.
+        is_gain: whether it is above 0 beyond chance, by its interval or by the rank test.
+        required_n: pairs with which half of the interval is as wide as half of the threshold.
+    """
+
+    share: Share
+    n: int
+    is_gain: bool
+    required_n: int | None
+
+    @property
+    def estimate(self) -> float:
+        """The gain."""
+        return self.share.estimate
+
+    @property
+    def high(self) -> float:
+        """The upper end of its interval."""
+        return self.share.ci95.high
+
+
+_NOTHING = Finding(Share(0.0, Interval(0.0, 0.0, "the policy itself")), 0, False, None)
+
+
+def finding(difference: PairedDifference, p_value: float | None, unit: float, threshold: float) -> Finding:
+    """A paired difference as a gain in units of a range.
+
+    Args:
+        difference: of returns.
+        p_value: of its rank test: two catastrophic episodes break the interval, and not this.
+        unit: the range.
+        threshold: that the gain is held against.
+    """
+    share = scaled(difference, unit)
+    by_rank = p_value is not None and p_value < _RANK_LEVEL and difference.wins > difference.losses
+    is_gain = difference.mean_difference > 0.0 and (difference.ci95.low > 0.0 or by_rank)
+    half = (share.ci95.high - share.ci95.low) / 2.0
+    required = None
+    if np.isfinite(half) and difference.n > 1:
+        required = ceil(difference.n * (half / (threshold / 2.0)) ** 2)
+    return Finding(share, difference.n, is_gain, required)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What of a ladder decides.
+
+    Attributes:
+        by_q: gain of the best rung by Q over the policy; 0 where the policy did best on the selection seeds.
+        beats_control: whether that rung beats a random pick from the data's actions.
+        outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
+        inside_gain: gain inside only; None without it.
+        remaining: what the truth gains over the best rung by Q; None without truth.
+        control: gain of a random pick from the data's actions over the policy.
+        oracle: gain of the oracle over the policy; None without one.
+        has_critic: whether any rung was played by Q.
+        is_flat: whether the rungs differ by no more than chance.
+    """
+
+    by_q: Finding
+    beats_control: bool
+    outside: Share | None
+    inside_gain: Finding | None
+    remaining: Finding | None
+    control: Finding
+    oracle: Finding | None
+    has_critic: bool
+    is_flat: bool
+
+
+def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
+    """Read off a ladder what decides."""
+    unit = ladder.range
+    policy, best, control = ladder[POLICY], ladder[ladder.best], ladder[CONTROL]
+    by_q, beats_control, outside, inside_gain = _NOTHING, False, None, None
+    if ladder.best != POLICY:
+        by_q = _of(best, unit, thresholds.gain)
+        own = finding(*against(best, control), unit, thresholds.gain)
+        beats_control = own.is_gain
+        if INSIDE in ladder and OUTSIDE in ladder:
+            inside_gain = _of(ladder[INSIDE], unit, thresholds.gain)
+            outside = share_outside(policy.returns, ladder[INSIDE].returns, ladder[OUTSIDE].returns)
+    truth, remaining = ladder.get(TRUTH), None
+    if truth is not None and truth.against_control is not None:
+        span = unit if ladder.segment_range is None else ladder.segment_range
+        remaining = finding(truth.against_control, truth.control_p_value, span, thresholds.truth)
+    oracle = ladder.get(ORACLE)
+    return Reading(
+        by_q=by_q,
+        beats_control=beats_control,
+        outside=outside,
+        inside_gain=inside_gain,
+        remaining=remaining,
+        control=_of(control, unit, thresholds.gain),
+        oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
+        has_critic=BEST_OF_N in ladder,
+        is_flat=not unit > 2.0 * ladder.range_noise,
+    )
+
+
+def share_outside(policy: Array, inside: Array, outside: Array) -> Share:
+    """Share of a rule's gain that it makes outside: what it gains there alone over the sum of both parts."""
+    gains = np.stack([inside - policy, outside - policy], axis=1)
+    gains = gains[np.isfinite(gains).all(axis=1)]
+    generator = np.random.default_rng(_RESAMPLE_STREAM)
+    drawn = gains[generator.integers(len(gains), size=(_RESAMPLES, len(gains)))].mean(axis=1)
+    shares = _share(drawn)
+    known = shares[np.isfinite(shares)]
+    estimate = float(_share(gains.mean(axis=0)[None])[0])
+    if not len(known) or not np.isfinite(estimate):
+        return Share(nan, Interval(-inf, inf, "none", "neither part gains anything"))
+    low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
+    return Share(estimate, Interval(low, high, "percentile bootstrap over episodes"))
+
+
+def _share(gains: Array) -> Array:
+    positive = np.maximum(gains, 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(positive[:, 1] / positive.sum(axis=1))
+
+
+def _of(rung: Rung, unit: float, threshold: float) -> Finding:
+    assert rung.paired is not None
+    return finding(rung.paired, rung.rank_p_value, unit, threshold)
