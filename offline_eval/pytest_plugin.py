@@ -155,10 +155,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except OfflineEvalError as error:
-        message = str(error)
-    else:
-        return
-    pytest.fail(message, pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _names_of(paths: list[Path]) -> list[str]:

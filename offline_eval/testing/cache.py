@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +207,13 @@ def _asked(policy: Predictor, env: EnvironmentLike, rule: Rule | None) -> dict[s
         "weights": weights_hash(policy),
         "policy": named,
         "device": str(getattr(policy, "device", "cpu")),
-        "versions": versions(),
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return versions()  # it reads a file for each package
 
 
 def _key(entry: PlanEntry) -> str:

@@ -116,6 +116,7 @@ class Watcher:
         """The outcomes travel with the report; our own errors are shown without our own frames."""
         error = None if call.excinfo is None else call.excinfo.value
         if isinstance(error, OfflineEvalError) and not self._config.getoption("fulltrace"):
+            error.__cause__, error.__suppress_context__ = None, True  # its message holds what the cause said
             call.excinfo = pytest.ExceptionInfo.from_exception(error.with_traceback(_without_ours(error.__traceback__)))
         report: pytest.TestReport = yield
         if self._pending:
