@@ -81,5 +81,6 @@ def test_the_command_prints_the_trial_and_goes_on_after_an_interruption(agent, t
 def test_bad_input_is_one_line(agent, capsys):
     assert main(["steer", agent, *WORDS.split(), "--selection-episodes", "1"]) == 2
     assert "--selection-episodes" in capsys.readouterr().err
-    assert main(["steer", agent, *WORDS.split(), "--out", "x", "--log-states"]) == 2
-    assert "--log-states" in capsys.readouterr().err
+    for words in ("--log-states --out x", "--best-of 8", "--direction raw", "--controls placebo"):
+        assert main(["steer", agent, *WORDS.split(), *words.split()]) == 2
+        assert words.split()[0] in capsys.readouterr().err

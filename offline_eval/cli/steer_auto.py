@@ -22,26 +22,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_CHOSEN_BY_THE_TRIAL = {
+    "--direction": "l2",
+    "--num-steps": 1,
+    "--reduce": "min",
+    "--best-of": "",
+    "--proposal-std": 0.2,
+    "--controls": "random,multiply,placebo",
+    "--ttt": "",
+}
+"""Words of `steer` that a trial decides, with what they are where nobody gave them."""
+
+
 def run_auto(arguments: argparse.Namespace) -> None:
     """Run the trial that the arguments describe."""
     plan, options = episode_plan(arguments), evaluate_options(arguments)
     check_at_least(2, arguments.selection_episodes, "--selection-episodes")
     if arguments.log_states:
         raise InputError("--log-states", "must be left out with auto", None, "log the winner in a run of its own")
+    for flag, usual in _CHOSEN_BY_THE_TRIAL.items():
+        given = getattr(arguments, flag.removeprefix("--").replace("-", "_"), usual)
+        if given != usual:
+            raise InputError(flag, "must be left out with --step-sizes auto", given, "the trial has its own candidates")
     # The rows of a padded batch cost hardly more than one: a trial fills it.
     options["n_envs"] = max(options["n_envs"], WIDTH)
     selection = EpisodePlan.seeded(arguments.selection_episodes, arguments.seed + arguments.episodes)
     name = Path(arguments.agent).name
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
-    candidates, controls = tuning_candidates(critic_of(owner), trainable(model)), trivial_controls()
+    critic = critic_of(owner)
+    candidates, controls = tuning_candidates(critic, trainable(model)), trivial_controls()
     agents = {name: weights_hash(model)}
     if arguments.critic:
         agents[Path(arguments.critic).name] = weights_hash(owner)
     variants = {f"selection: {v.name}": recipe(v.rule) for v in (*candidates, *controls)} | {"selection: plain": None}
     asked = {key: options[key] for key in ("deterministic", "step_limit")} | {"selection": plan_to_json(selection)}
     with Run(arguments, plan, variants, agents, asked) as current:
-        traps = announce(arguments, model, critic_of(owner))
+        traps = announce(arguments, model, critic)
 
         def record(part: str, variant: str, episode: Episode) -> None:
             current.record(f"{part}: {variant}", episode)
@@ -57,7 +74,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
             on_episode=record,
             **options,
         )
-        result = {"traps": traps, **_result(arguments.env, tuning)}
+        result = {"env": arguments.env, "traps": traps, "tuning": tuning.to_json(), "rows": _rows(tuning)}
         current.finish(dict(_evaluations(tuning)), result)
     if arguments.json:
         print_json(result)
@@ -72,25 +89,22 @@ def _evaluations(tuning: Tuning) -> Iterator[tuple[str, Evaluation]]:
         yield f"confirmation: {fresh.variant.name}", fresh.evaluation
 
 
-def _result(env: str, tuning: Tuning) -> dict[str, Any]:
+def _rows(tuning: Tuning) -> list[dict[str, Any]]:
     """The winner's rows on fresh seeds as `steer` has them; the trial's where nothing won."""
     shown = [(row.variant, row.evaluation, row.paired, row.against_control) for row in tuning.confirmation]
     if not shown:
         shown = [(row.variant, row.evaluation, row.paired, None) for row in tuning.trial]
-    return {
-        "env": env,
-        "tuning": tuning.to_json(),
-        "rows": [
-            {
-                "rule": variant.name,
-                "step_size": variant.step_size,
-                "recipe": evaluation.recipe,
-                "control": variant.control,
-                **evaluation_json(evaluation),
-                "steering": evaluation.steering,
-                "paired": difference_json(paired),
-                "against_control": difference_json(against),
-            }
-            for variant, evaluation, paired, against in shown
-        ],
-    }
+    return [
+        {
+            "rule": variant.name,
+            "step_size": variant.step_size,
+            "learning_rate": variant.learning_rate,
+            "recipe": evaluation.recipe,
+            "control": variant.control,
+            **evaluation_json(evaluation),
+            "steering": evaluation.steering,
+            "paired": difference_json(paired),
+            "against_control": difference_json(against),
+        }
+        for variant, evaluation, paired, against in shown
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -108,6 +108,7 @@ class Tuning:
                 {
                     "rule": row.variant.name,
                     "step_size": row.variant.step_size,
+                    "learning_rate": row.variant.learning_rate,
                     "recipe": row.evaluation.recipe,
                     "control": row.control,
                     "mean": row.evaluation.summary.mean,
@@ -141,13 +142,14 @@ def tuning_candidates(critic: Critic, actor: Adaptable | None = None) -> list[Va
     variants = [Variant(f"OPEX {size:g}", OPEX(critic, size, direction=L2()), size) for size in _STEP_SIZES]
     variants.append(Variant("OPEX 10 x 0.1", OPEX(critic, 0.1, num_steps=10, direction=L2()), 0.1))
     for cap in (0.2, 0.8):
-        rule = Guarded(OPEX(critic, cap, direction=L2()), LineSearch())
-        variants.append(Variant(f"line search {cap:g}", rule, cap))
+        searching = Guarded(OPEX(critic, cap, direction=L2()), LineSearch())
+        variants.append(Variant(f"line search {cap:g}", searching, cap))
     for num_samples, std in ((8, 0.2), (32, 0.2), (32, 0.5)):
         variants.append(Variant(f"best of {num_samples}, {std:g}", BestOfN(critic, num_samples, GaussianProposal(std))))
     if actor is not None:
         for rate in _LEARNING_RATES:
-            variants.append(Variant(f"TTT {rate:g}", TestTimeTraining(actor, critic, rate)))
+            training = TestTimeTraining(actor, critic, rate)
+            variants.append(Variant(f"TTT {rate:g}", training, learning_rate=rate))
     return variants
 
 
@@ -280,7 +282,7 @@ def _trial_row(variant: Variant, control: bool, tried: Mapping[str, Evaluation])
 def _fresh_row(variant: Variant, winner: str, rival: str, confirmed: Mapping[str, Evaluation]) -> SteeringRow:
     mine, is_winner = confirmed[variant.name], variant.name == winner
     return SteeringRow(
-        Variant(variant.name, variant.rule, variant.step_size, rival if is_winner else None),
+        replace(variant, control=rival if is_winner else None),
         mine,
         paired=None if variant.name == PLAIN else paired_difference(mine.returns, confirmed[PLAIN].returns),
         against_control=paired_difference(mine.returns, confirmed[rival].returns) if is_winner else None,
