@@ -181,6 +181,11 @@ class Normalized:
         """Actions in the environment's units for raw observations, one or a batch."""
         return self.model.predict(self.statistics.normalize(observation), state, episode_start, deterministic)
 
+    def get_distribution(self, observations: TensorObservations) -> Any:
+        """SB3's distribution of the model's actions, for raw observations as tensors."""
+        policy: Any = getattr(self.model, "policy", self.model)
+        return policy.get_distribution(TensorNormalization(self.statistics)(observations))
+
     @property
     def observation_space(self) -> Space[Any] | None:
         """The space of the raw observations."""

@@ -27,6 +27,13 @@ _HOME = {
     "KeepBest": "guards",
     "LineSearch": "guards",
     "TrustRadius": "guards",
+    "SoftSteer": "soft",
+    "Drawn": "soft",
+    "Greedy": "soft",
+    "OneHot": "priors",
+    "PolicyPrior": "priors",
+    "RandomAction": "soft",
+    "ShuffledSoftSteer": "soft",
     "Raw": "directions",
     "L2": "directions",
     "Sign": "directions",
@@ -85,9 +92,16 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.learning import Never as Never
     from offline_eval.wrappers.learning import NormalizedGradient as NormalizedGradient
     from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
+    from offline_eval.wrappers.priors import OneHot as OneHot
+    from offline_eval.wrappers.priors import PolicyPrior as PolicyPrior
     from offline_eval.wrappers.seen_states import Latest as Latest
     from offline_eval.wrappers.seen_states import Mixture as Mixture
     from offline_eval.wrappers.seen_states import Replay as Replay
+    from offline_eval.wrappers.soft import Drawn as Drawn
+    from offline_eval.wrappers.soft import Greedy as Greedy
+    from offline_eval.wrappers.soft import RandomAction as RandomAction
+    from offline_eval.wrappers.soft import ShuffledSoftSteer as ShuffledSoftSteer
+    from offline_eval.wrappers.soft import SoftSteer as SoftSteer
     from offline_eval.wrappers.state_log import StateLogger as StateLogger
     from offline_eval.wrappers.steering import OPEX as OPEX
     from offline_eval.wrappers.steering import BestOfN as BestOfN

@@ -39,6 +39,7 @@ from offline_eval.types import Array, Critic
 from offline_eval.wrappers.arguments import check_positive, check_whole
 from offline_eval.wrappers.directions import L2, Min, Reduction
 from offline_eval.wrappers.rules import heads, reduced
+from offline_eval.wrappers.seen_states import map_record
 
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
@@ -230,14 +231,9 @@ def between(before: Tensor, after: Tensor, share: Tensor) -> Tensor:
 def _ask(critic: Critic, observations: TensorObservations, *actions: Tensor) -> Tensor:
     """Values (n_critics, len(actions), batch) in one forward pass."""
     with th.no_grad():
-        q = heads(critic, _repeated(observations, len(actions)), th.cat(actions))
+        repeated = map_record(lambda value: value.repeat(len(actions), *[1] * (value.ndim - 1)), observations)
+        q = heads(critic, repeated, th.cat(actions))
         return q.view(len(q), len(actions), -1)
-
-
-def _repeated(observations: TensorObservations, times: int) -> TensorObservations:
-    if isinstance(observations, Tensor):
-        return observations.repeat(times, *[1] * (observations.ndim - 1))
-    return {key: _repeated(value, times) for key, value in observations.items()}  # type: ignore[misc]
 
 
 def _known(share: Tensor, value: Tensor) -> Tensor:

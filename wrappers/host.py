@@ -108,6 +108,9 @@ class Steering:
         self.action_dim = int(np.prod(action_space.shape or (1,)))
         self.noise_shape = rule.noise_shape(self.action_dim)
         self._box = self.scale.scaled_low.ravel(), self.scale.scaled_high.ravel()
+        self._is_discrete = isinstance(action_space, spaces.Discrete)
+        if isinstance(action_space, spaces.Discrete):
+            self._box = np.zeros(1, np.float32), np.full(1, action_space.n - 1, np.float32)
         self._is_first_batch = True
 
     def draw_noise(self, generators: Sequence[np.random.Generator]) -> Array | None:
@@ -156,7 +159,8 @@ class Steering:
         if rows is None:
             self.check_rows(size)
             rows = np.arange(size)
-        if actions.dtype.kind != "f":
+        dtype = actions.dtype
+        if dtype.kind != "f":
             actions = actions.astype(np.float32)
         scaled = self.scale.scale(actions.astype(np.float32, copy=False)).reshape(size, -1)
 
@@ -178,7 +182,8 @@ class Steering:
         # One transfer out: the actions and the metrics, side by side.
         table = (th.cat(tables) if len(tables) > 1 else tables[0])[:size].to("cpu", given.dtype).numpy()
         metrics = {name: table[:, self.action_dim + number] for number, name in enumerate(names)}
-        return self._finish(actions, scaled, table[:, : self.action_dim], metrics)
+        after, measured = self._finish(actions, scaled, table[:, : self.action_dim], metrics)
+        return (after.astype(dtype) if self._is_discrete else after), measured
 
     def _finish(self, actions: Array, scaled: Array, proposed: Array, metrics: Metrics) -> tuple[Array, Metrics]:
         """Back into the box and the environment's units; what the rule did, measured."""
@@ -186,6 +191,8 @@ class Steering:
         low, high = self._box
         projected = np.minimum(np.maximum(proposed, low), high)
         way = (projected - scaled) * changed[:, None]
+        if self._is_discrete:
+            way = np.sign(way)  # any other action is one step away
         measured = {"displacement": np.sqrt((way * way).sum(axis=1)), **metrics}
         if "clipped" not in metrics:
             measured["clipped"] = ((projected != proposed) & changed[:, None]).mean(axis=1, dtype=np.float32)

@@ -10,6 +10,7 @@ from gymnasium import Space
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array, Predictor, Rule
 from offline_eval.wrappers.host import EpisodeNoise, Metrics, Steering, batch_of_one
+from offline_eval.wrappers.rules import of_policy
 
 __all__ = ["SteeredPolicy"]
 
@@ -44,13 +45,13 @@ class SteeredPolicy:
     ) -> None:
         if not callable(getattr(model, "predict", None)):
             raise InputError("model", "must have SB3's `predict`", bare(type(model).__name__))
-        self.model, self.rule, self.seed = model, rule, seed
+        self.model, self.rule, self.seed = model, of_policy(rule, model), seed
         self.observation_space = observation_space or getattr(model, "observation_space", None)
         chosen = action_space or getattr(model, "action_space", None)
         if chosen is None:
             raise InputError("action_space", "must be given: the model does not say it", None, "env.action_space")
         self.action_space: Space[Any] = chosen
-        self.steering = Steering(rule, self.observation_space, self.action_space)
+        self.steering = Steering(self.rule, self.observation_space, self.action_space)
         self.metrics: Metrics = {}
         """What the rule reported for the last prediction, each (batch,)."""
         self._noise: EpisodeNoise | None = None

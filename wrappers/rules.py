@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch as th
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offline_eval.errors import CriticError, InputError, SpaceError, bare
 from offline_eval.spaces import ActionScale
-from offline_eval.types import Array, Critic, Steered
+from offline_eval.types import Array, Critic, Rule, Steered
 from offline_eval.wrappers.directions import Reduction
 
 if TYPE_CHECKING:
@@ -104,14 +104,7 @@ class CriticRule(SteeringRule):
                 bare(f"a critic for {self.critic.action_space}"),
                 "take the critic of an agent trained on this environment",
             )
-        expected = self.critic.observation_space
-        if expected is not None and observation_space is not None and _layout(expected) != _layout(observation_space):
-            raise SpaceError(
-                "critic",
-                f"must be made for the environment's observations, {observation_space}",
-                bare(f"a critic for {expected}"),
-                "take the critic of an agent trained on this environment",
-            )
+        same_observations(self.critic.observation_space, observation_space)
 
     def values(self, observations: TensorObservations, actions: Tensor, reduce: Reduction) -> Tensor:
         """The critic's reduced values (batch,).
@@ -151,6 +144,23 @@ def reduced(q: Tensor, reduce: Reduction) -> Tensor:
     return values
 
 
+def same_observations(expected: Space[Any] | None, observation_space: Space[Any] | None) -> None:
+    """Raise a SpaceError where a critic was made for other observations; None is not known, and fits."""
+    if expected is not None and observation_space is not None and _layout(expected) != _layout(observation_space):
+        raise SpaceError(
+            "critic",
+            f"must be made for the environment's observations, {observation_space}",
+            bare(f"a critic for {expected}"),
+            "take the critic of an agent trained on this environment",
+        )
+
+
+def of_policy(rule: Rule, policy: Any) -> Rule:
+    """The rule for this policy: itself, unless it asks the policy for more than its action (`SoftSteer`)."""
+    asks = getattr(rule, "of_policy", None)
+    return rule if asks is None else cast("Rule", asks(policy))
+
+
 def require_continuous(rule: str, action_space: Space[Any]) -> None:
     """Raise a SpaceError unless the actions are a Box of floats."""
     if isinstance(action_space, spaces.Box) and np.issubdtype(action_space.dtype, np.floating):
@@ -159,7 +169,7 @@ def require_continuous(rule: str, action_space: Space[Any]) -> None:
         "action_space",
         f"must be a Box of floats for {rule}: there is no way to go a little further between other actions",
         action_space,
-        "with discrete actions the greedy action of the critic is already the best of all: compare that policy instead",
+        "with discrete actions the greedy action of the critic is already the best of all; SoftSteer goes towards it",
     )
 
 

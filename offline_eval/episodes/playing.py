@@ -18,6 +18,7 @@ from offline_eval.errors import InputError, bare
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.host import Steering
 from offline_eval.wrappers.remembering import forgets
+from offline_eval.wrappers.rules import of_policy
 from offline_eval.wrappers.stacking import stack
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Share:
         """Play at these seats."""
         hosts: dict[int, Steering] = {}
         played = []
-        for rule, row in stack(self.rules):
+        for rule, row in stack([None if rule is None else of_policy(rule, self.policy) for rule in self.rules]):
             if rule is not None and id(rule) not in hosts:
                 hosts[id(rule)] = Steering(rule, seats.observation_space, seats.action_space, self.width)
             played.append(Played(None if rule is None else hosts[id(rule)], row))
