@@ -66,6 +66,10 @@ def beta(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
     return 3500 * generator.beta(2.0, 5.0, shape)
 
 
+def even(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+    return generator.beta(3.0, 3.0, shape)
+
+
 def ragged(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
     """Near 0.95, and 0.4 in 15 % of the episodes: mean 0.8675."""
     return np.where(generator.random(shape) < 0.15, 0.4, 0.9 + 0.1 * generator.random(shape))
@@ -101,10 +105,14 @@ def three(draw: Draw) -> Draw:
     return lambda generator, shape: np.stack([draw(generator, shape) for _ in range(3)], axis=-1)
 
 
-def biased(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """|truth| is lognormal, and the critic a fifth too high on average, with an exponential factor."""
-    truth = generator.lognormal(3.0, 1.0, shape)
-    return np.stack([0.2 * truth * generator.exponential(1.0, shape), truth], axis=-1)
+def biased(draw: Draw) -> Draw:
+    """The truth, and a critic that is a fifth too high on average, by an exponential factor."""
+
+    def columns(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+        truth = draw(generator, shape)
+        return np.stack([0.2 * truth * generator.exponential(1.0, shape), truth], axis=-1)
+
+    return columns
 
 
 def times(factor: float, draw: Draw) -> Draw:
@@ -157,8 +165,10 @@ def cells(alpha: float) -> list[Cell]:
         Cell("steering_helps", "falls 15 %, bounds", helps(0.0, FALLS_BOUNDS, alpha), three(falls)),
         Cell("steering_helps", "falls 15 %", helps(0.0, None, alpha), three(falls)),
         Cell("steering_helps", "lognormal", helps(0.0, None, alpha), three(lognormal)),
+        Cell("kendall_tau", "tau symmetric around .5", questions.kendall_tau(0.5, alpha), single(even)),
         Cell("kendall_tau", "tau near .9, .15 of them .4", questions.kendall_tau(0.8675, alpha), single(ragged)),
-        Cell("q_bias", "lognormal truth", questions.q_bias(0.2, alpha), biased),
+        Cell("q_bias", "truth within bounds", questions.q_bias(0.2, alpha), biased(beta)),
+        Cell("q_bias", "lognormal truth", questions.q_bias(0.2, alpha), biased(lognormal)),
         Cell(
             "evaluation_mse",
             "exponential",
@@ -172,6 +182,7 @@ def cells(alpha: float) -> list[Cell]:
             questions.evaluation_mse(4 / 7, (0.0, 4.0), alpha),
             single(lambda g, s: 4 * g.beta(1.0, 6.0, s)),
         ),
+        Cell("covers", "share symmetric around .5", questions.covers(0.5, alpha), single(even)),
         Cell("covers", "share near .95, .15 of them .4", questions.covers(0.8675, alpha), single(ragged)),
     ]
 

@@ -143,6 +143,24 @@ def test_all_claims_must_hold_and_one_alternative_suffices():
     assert either.deciding(columns) == either.claims[:1]
 
 
+@pytest.mark.parametrize(("side", "value", "inwards"), [(AtLeast(500.0), 500.0, -1.0), (AtMost(0.0), 0.0, 1.0)])
+def test_a_threshold_at_the_end_of_the_scale(side, value, inwards):
+    equal = np.full((120, 1), value)
+    assert question(side, (1.0,)).decide(equal).verdict == HOLDS
+    # Bounds rule nothing out that was not seen: the mean is 500 only if every return is.
+    bounded = question(side, (1.0,), bounds=((0.0, 500.0),))
+    assert bounded.decide(equal).verdict == UNDECIDED
+    equal[3] += inwards
+    assert tuple(bounded.decide(equal)) == (VIOLATED, 4)
+
+
+def test_two_claims_share_the_error_rate():
+    one, two = question(AtLeast(0.0), (1.0,)), question(AtLeast(0.0), (1.0,), (-1.0,))
+    assert [one.sequence(claim).alpha for claim in one.claims] == [0.01]
+    assert [two.sequence(claim).alpha for claim in two.claims] == [0.005, 0.005]
+    assert (one.fewest, two.fewest) == (104, 117)  # .95^104 < .005 < .95^103, .95^117 < .0025 < .95^116
+
+
 def test_bounds_of_a_weighted_sum():
     claim = Claim("a difference", (1.0, -2.0), AtLeast(0.0))
     assert claim.bounds([(0.0, 1.0), (-1.0, 3.0)]) == (-6.0, 3.0)

@@ -29,7 +29,7 @@ class AtLeast:
 
     def holds(self, sequence: MeanSequence, values: Array) -> Array:
         """Whether the first 1, ..., n values show it, each time."""
-        return sequence.above(values, self.threshold)
+        return sequence.above(values, float(np.nextafter(self.threshold, -np.inf)))
 
     def is_violated(self, sequence: MeanSequence, values: Array) -> Array:
         """Whether the first 1, ..., n values show the opposite, each time."""
@@ -47,7 +47,7 @@ class AtMost:
 
     def holds(self, sequence: MeanSequence, values: Array) -> Array:
         """Whether the first 1, ..., n values show it, each time."""
-        return sequence.below(values, self.threshold)
+        return sequence.below(values, float(np.nextafter(self.threshold, np.inf)))
 
     def is_violated(self, sequence: MeanSequence, values: Array) -> Array:
         """Whether the first 1, ..., n values show the opposite, each time."""

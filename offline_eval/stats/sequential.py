@@ -48,7 +48,7 @@ class MeanSequence(Protocol):
         ...
 
     def above(self, values: Array, threshold: float) -> Array:
-        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is at least `threshold`."""
+        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is above `threshold`."""
         ...
 
     def below(self, values: Array, threshold: float) -> Array:
@@ -101,7 +101,7 @@ class BoundedMean:
         return f"exact for independent episodes within [{self.low:g}, {self.high:g}]"
 
     def above(self, values: Array, threshold: float) -> Array:
-        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is at least `threshold`.
+        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is above `threshold`.
 
         Raises:
             InputError: a value lies outside the bounds.
@@ -130,8 +130,10 @@ class BoundedMean:
         return np.asarray((values - self.low) / (self.high - self.low))
 
     def _shows(self, unit: FloatArray, threshold: float) -> Array:
-        if threshold <= 0.0:
+        if threshold < 0.0:
             return np.ones(unit.shape, dtype=bool)
+        if threshold == 0.0:
+            return np.asarray(np.logical_or.accumulate(unit > 0.0, axis=-1))
         if threshold >= 1.0:
             return np.zeros(unit.shape, dtype=bool)
         gains = unit / threshold - 1.0
@@ -184,8 +186,8 @@ class AsymptoticMean:
         return f"asymptotic, from {self.fewest} independent episodes on"
 
     def above(self, values: Array, threshold: float) -> Array:
-        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is at least `threshold`."""
-        return np.asarray(self._limits(values)[0] >= threshold)
+        """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is above `threshold`."""
+        return np.asarray(self._limits(values)[0] > threshold)
 
     def below(self, values: Array, threshold: float) -> Array:
         """The same for a mean below `threshold`."""
