@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,13 @@ def kept_cells(results: Sequence[PairResult]) -> Cells:
 
 
 def rule_cells(results: Sequence[PairResult]) -> Cells:
-    """Every rule over all agents: cost, mean and worst gain, whom it harmed; with and without the trap."""
+    """Every rule over all agents: cost, mean and worst gain, whom it harmed; with and without the trap.
+
+    In the order of the rows that a critic rates a step, so that rules at the same price are neighbours.
+    """
     cells: Cells = [("rule", "critic rows", "ms", "mean", "without trap", "worst", "harms", "acceptable")]
-    for rule in rules_of(results):
+    rules = sorted(rules_of(results), key=lambda rule: inf if rule == AUTO else sum(_rows(results, rule)))
+    for rule in rules:
         scores = [score(result, rule) for result in results]
         shares = np.array([one.share for one in scores])
         traps = np.array([bool(result.pair["trap"]) for result in results])
@@ -134,11 +139,15 @@ def rule_cells(results: Sequence[PairResult]) -> Cells:
 def _cost(results: Sequence[PairResult], rule: str) -> tuple[str, str]:
     if rule == AUTO:
         return "", ""
-    costs = [result.of(rule).cost for result in results]
-    forward, backward = (np.median([getattr(cost, name) for cost in costs]) for name in ("forward", "backward"))
-    milliseconds = float(np.nanmedian([cost.milliseconds for cost in costs]))
+    forward, backward = _rows(results, rule)
+    milliseconds = float(np.nanmedian([result.of(rule).cost.milliseconds for result in results]))
     rows = f"{forward:.0f}" + (f" + {backward:.0f} back" if backward else "")
     return rows, f"{milliseconds:.2f}"
+
+
+def _rows(results: Sequence[PairResult], rule: str) -> tuple[float, float]:
+    costs = [result.of(rule).cost for result in results]
+    return float(np.median([cost.forward for cost in costs])), float(np.median([cost.backward for cost in costs]))
 
 
 def _gain(one: Score) -> str:
