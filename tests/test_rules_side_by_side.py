@@ -5,11 +5,22 @@ import pytest
 from environments import Counter, Zero
 from gymnasium.wrappers import TimeLimit
 from linear_quadratic import Linear, LinearQuadratic, exact_q, limited
+from stable_baselines3 import SAC
 
 from offline_eval.episodes import EpisodePlan, evaluate, evaluate_rules
 from offline_eval.errors import InputError
-from offline_eval.policies import critic_of
-from offline_eval.wrappers import L2, OPEX, BestOfN, Guarded, LineSearch, MultiplyAction, Placebo, RandomDirection
+from offline_eval.policies import actor_of, critic_of
+from offline_eval.wrappers import (
+    L2,
+    OPEX,
+    BestOfN,
+    Guarded,
+    LineSearch,
+    MultiplyAction,
+    Placebo,
+    RandomDirection,
+    TestTimeTraining,
+)
 from offline_eval.wrappers.stacking import stack
 
 PLAN = EpisodePlan.seeded(3, seed=5)
@@ -69,6 +80,17 @@ def test_the_episodes_are_those_of_one_rule_after_the_other(n_envs):
         alone = evaluate(Linear(offset=0.3), limited(steps=12), PLAN, rule=rule)
         assert together[name].episodes == alone.episodes, name
         assert together[name].recipe == alone.recipe
+
+
+@pytest.mark.parametrize("n_envs", [1, 5])
+def test_each_learning_rate_has_a_memory_of_its_own(n_envs):
+    model = SAC("MlpPolicy", "Pendulum-v1", seed=0, policy_kwargs={"net_arch": [8]}, device="cpu")
+    training = {rate: TestTimeTraining(actor_of(model), critic_of(model), rate) for rate in (1e-3, 1e-2)}
+    some = {"plain": None, **{f"ttt {rate:g}": rule for rate, rule in training.items()}}
+    together = evaluate_rules(model, "Pendulum-v1", PLAN, some, n_envs=n_envs, step_limit=8)
+    for name, rule in some.items():
+        assert together[name].episodes == evaluate(model, "Pendulum-v1", PLAN, rule=rule, step_limit=8).episodes
+    assert len({tuple(evaluation.returns) for evaluation in together.values()}) == 3
 
 
 def test_workers_change_nothing():
