@@ -172,10 +172,11 @@ def _of_actor_critic(model: Any, policy: Any, normalization: TensorNormalization
         return _actor(model, network, nn.Identity(), TanhNormal, spread)
     scale = ActionScale(policy.action_space)
 
+    # Half the width of the Box is the standard deviation's unit, wherever the middle lies.
+    ones = th.ones(network.last.out_features, device=policy.device)
+    unit = scale.scale(ones) - scale.scale(th.zeros_like(ones))
+
     def scaled(features: Tensor) -> Tensor:
-        # Twice the width of the Box is twice the standard deviation, wherever the middle lies.
-        ones = th.ones_like(policy.log_std[..., :1]).expand(network.last.out_features)
-        unit = scale.scale(ones) - scale.scale(th.zeros_like(ones))
         return spread(features) + unit.log()
 
     bounds = (scale.scaled_low.ravel(), scale.scaled_high.ravel())

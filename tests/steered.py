@@ -5,6 +5,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from offline_eval.policies import actor_of
 from offline_eval.spaces import ActionScale
 from offline_eval.wrappers.host import Steering
 
@@ -70,6 +71,13 @@ def pendulum_critic():
         return (th.cat([observations, actions], -1) @ first).tanh().matmul(last)[..., 0]
 
     return FunctionCritic(function, dim=3, action_space=spaces.Box(-2.0, 2.0, (1,)))
+
+
+def pendulum_actor():
+    """A small network for Pendulum, as test-time training wants it."""
+    th.manual_seed(0)
+    module = th.nn.Sequential(th.nn.Linear(3, 16), th.nn.ReLU(), th.nn.Linear(16, 1), th.nn.Tanh())
+    return actor_of(module, action_space=Bang.action_space, observation_space=Bang.observation_space)
 
 
 class Bang:

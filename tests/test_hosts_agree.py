@@ -8,9 +8,19 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.vec_env import DummyVecEnv
-from steered import Bang, FunctionCritic, pendulum, pendulum_critic
+from steered import Bang, FunctionCritic, pendulum, pendulum_actor, pendulum_critic
 
-from offline_eval.wrappers import L2, OPEX, BestOfN, MultiplyAction, RandomDirection, SteerAction, SteeredPolicy
+from offline_eval.wrappers import (
+    L2,
+    OPEX,
+    BestOfN,
+    MultiplyAction,
+    RandomDirection,
+    Replay,
+    SteerAction,
+    SteeredPolicy,
+    TestTimeTraining,
+)
 from offline_eval.wrappers.sb3 import SteerAction as SteerVecEnv
 from offline_eval.wrappers.vector import SteerAction as SteerVectorEnv
 
@@ -22,6 +32,7 @@ PENDULUMS = [partial(pendulum, length) for length in LENGTHS]
 
 CRITIC = pendulum_critic()
 OPEX_RULE = OPEX(CRITIC, 0.3, num_steps=2, direction=L2(), keep_best=True)
+TRAINING = TestTimeTraining(pendulum_actor(), CRITIC, 0.03, states=Replay(3))
 RULES = {
     "opex": OPEX_RULE,
     "raw": OPEX(CRITIC, 0.05),
@@ -29,6 +40,8 @@ RULES = {
     "random": RandomDirection(0.2),
     "like": RandomDirection(like=OPEX_RULE),
     "multiply": MultiplyAction(1.1),
+    "ttt": TRAINING,
+    "like ttt": RandomDirection(like=TRAINING),
 }
 
 
