@@ -192,11 +192,20 @@ def test_an_oracle_stands_in_for_the_truth():
 
 
 def test_rungs_that_do_not_differ_cannot_tell():
-    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0}, truth=0.0)
-    flat = replace(found, range=0.1, range_noise=0.2)
-    assert decide(read(flat, THRESHOLDS), THRESHOLDS).bottleneck == "unknown"
-    none = replace(found, range=0.0, range_noise=0.0)
+    found = decided({CONTROL: 0.0, BEST_OF_N: 0.0, OPEX_STEP: 0.0}, truth=0.0)
+    assert found.bottleneck == "unknown"
+    assert "no rung differs" in found.reason
+    # To the bit the same, as where every step pays the same: the range is 0.
+    policy = Rung(POLICY, "the policy", LUCK)
+    control = paired_to_policy(Rung(CONTROL, "control", LUCK), policy, None)
+    none = Ladder((policy, replace(control, gain=scaled(control.paired, 0.0))), 0.0, 0.0)
     assert decide(read(none, THRESHOLDS), THRESHOLDS).bottleneck == "unknown"
+
+
+def test_a_few_catastrophes_do_not_flatten_the_ladder():
+    found = ladder({BEST_OF_N: 9.0, OPEX_STEP: 1.0, INSIDE: 0.4, OUTSIDE: 8.0}, best=BEST_OF_N, truth=0.0)
+    unsure = replace(found, range_noise=found.range)
+    assert decide(read(unsure, THRESHOLDS), THRESHOLDS).bottleneck == "generalisation"
 
 
 def test_segments_have_a_range_of_their_own():

@@ -154,7 +154,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         control=_of(control, unit, thresholds.gain),
         oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
         has_critic=BEST_OF_N in ladder,
-        is_flat=not unit > 2.0 * ladder.range_noise,
+        is_flat=not unit > 2.0 * ladder.range_noise and not any(_differs(rung) for rung in ladder.rungs),
     )
 
 
@@ -177,6 +177,11 @@ def _share(gains: Array) -> Array:
     positive = np.maximum(gains, 0.0)
     with np.errstate(invalid="ignore"):
         return np.asarray(positive[:, 1] / positive.sum(axis=1))
+
+
+def _differs(rung: Rung) -> bool:
+    """Whether it differs from the policy beyond chance, by ranks: a few catastrophes make the range uncertain."""
+    return rung.rank_p_value is not None and rung.rank_p_value < _RANK_LEVEL
 
 
 def _of(rung: Rung, unit: float, threshold: float) -> Finding:

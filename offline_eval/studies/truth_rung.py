@@ -8,15 +8,16 @@ reach.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import Space
 
-from offline_eval.batching import num_rows, take
+from offline_eval.batching import take
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.errors import InputError
 from offline_eval.spaces import ActionScale
@@ -27,7 +28,7 @@ from offline_eval.wrappers.host import Steering
 from offline_eval.wrappers.reach import NearbyActions
 
 _NUM_FUTURES = 2**31
-_BASE_STREAM, _CANDIDATE_STREAM, _ROLLOUT_STREAM, _FUTURE_STREAM = 0xBA5E, 0xCA2D, 0x2011, 0xF07D
+_BASE_STREAM, _CANDIDATE_STREAM = 0xBA5E, 0xCA2D
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,20 @@ class TruthPlay:
             totals, live = np.zeros(size), rows
             held = np.zeros((size, self._dim), dtype=np.float32)
             for step in range(num_steps):
-                noise = self._draw(base, [draws[row] for row in live])
+                noise = _drawn([draws[row] for row in live], base.noise_shape) if base.noise_shape else None
                 actions = base.act(observations[live], noise)
                 if trial is not None and step < num_guided and step % self.plan.hold == 0:
                     assert proposal is not None
                     held[live] = self._best(
-                        base, main, trial, live, observations[live], actions, proposal, extra, (first, step)
+                        base,
+                        main,
+                        trial,
+                        live,
+                        observations[live],
+                        actions,
+                        proposal,
+                        extra,
+                        partial(_stamp, first, step),
                     )
                 if step >= num_guided:
                     held[:] = 0.0
@@ -221,25 +230,24 @@ class TruthPlay:
         own: Array,
         proposal: NearbyActions,
         extra: Sequence[Base],
-        stamp: tuple[int, int],
+        stamp: Callable[[int], tuple[int, int]],
     ) -> Array:
         """The difference (num_live, action_dim) to the own action, scaled, that pays best."""
         plan, size = self.plan, len(live)
-        generator = np.random.default_rng([_CANDIDATE_STREAM, self.seed, *stamp])
-        candidates = self._candidates(observations, own, proposal, extra, generator)
+        # Every start draws for itself, so that it does not matter what is played beside it.
+        generators = [np.random.default_rng([_CANDIDATE_STREAM, self.seed, *stamp(row)]) for row in live]
+        candidates = self._candidates(observations, own, proposal, extra, generators)
         differences = candidates - candidates[:, :1]
         number = differences.shape[1]
-        # Row order: start, candidate, rollout; noise is shared by the candidates of a start.
+        # Row order: start, candidate, rollout. The candidates of a start and rollout share their random numbers, those
+        # of the simulator among them.
         copies = np.arange(size * number * plan.num_rollouts)
-        # The candidates of a start and rollout share their random numbers, those of the simulator among them.
-        places = np.stack(np.unravel_index(copies, (size, number, plan.num_rollouts)), axis=1)
-        futures = np.random.default_rng([_FUTURE_STREAM, self.seed, *stamp]).integers(
-            _NUM_FUTURES, size=(len(live), plan.num_rollouts)
-        )
-        trial.copy(main, copies, live[places[:, 0]], futures[places[:, 0], places[:, 2]])
-        shift = np.repeat(differences.reshape(size * number, -1), plan.num_rollouts, axis=0)
-        actions = np.repeat(own, number * plan.num_rollouts, axis=0)
-        noise_generator = np.random.default_rng([_ROLLOUT_STREAM, self.seed, *stamp])
+        start, candidate, rollout = np.unravel_index(copies, (size, number, plan.num_rollouts))
+        futures = np.stack([generator.integers(_NUM_FUTURES, size=plan.num_rollouts) for generator in generators])
+        trial.copy(main, copies, live[start], futures[start, rollout])
+        jitter = self._ahead(generators, (self._dim,))
+        noise = self._ahead(generators, base.noise_shape) if base.noise_shape else None
+        shift, actions = differences[start, candidate], own[start]
         values, weight, running = np.zeros(len(copies)), 1.0, copies
         for step in range(plan.horizon):
             moved = self._moved(actions, shift[running] if step < plan.hold else None)
@@ -250,11 +258,9 @@ class TruthPlay:
             running = running[alive]
             if step + 1 == plan.horizon or not len(running):
                 break
-            noise = self._shared(noise_generator, size, number, base.noise_shape)
-            jitter = self._shared(noise_generator, size, number, (self._dim,))
-            assert jitter is not None
-            actions = base.act(stepped.observations[alive], None if noise is None else noise[running])
-            actions = self._moved(actions, plan.noise * jitter[running])
+            drawn = None if noise is None else noise[start[running], step, rollout[running]]
+            actions = base.act(stepped.observations[alive], drawn)
+            actions = self._moved(actions, plan.noise * jitter[start[running], step, rollout[running]])
         table = values.reshape(size, number, plan.num_rollouts)
         best = (table - table[:, :1]).mean(axis=2).argmax(axis=1)
         return differences[np.arange(size), best]
@@ -265,20 +271,23 @@ class TruthPlay:
         own: Array,
         proposal: NearbyActions,
         extra: Sequence[Base],
-        generator: np.random.Generator,
+        generators: Sequence[np.random.Generator],
     ) -> Array:
         """Scaled actions (num_live, num_candidates, action_dim), the own one first."""
         scaled = self._scaled(own)
-        noise = generator.standard_normal((len(own), *proposal.noise_shape(self._dim)), dtype=np.float32)
+        noise = _drawn(generators, proposal.noise_shape(self._dim))
         proposed = proposal(
             th.as_tensor(observations, dtype=th.float32), th.as_tensor(scaled), th.as_tensor(noise)
         ).numpy()
         others = []
         for policy in extra:
-            shape = (len(own), *policy.noise_shape)
-            drawn = generator.standard_normal(shape, dtype=np.float32) if policy.noise_shape else None
+            drawn = _drawn(generators, policy.noise_shape) if policy.noise_shape else None
             others.append(self._scaled(policy.act(observations, drawn))[:, None])
         return np.concatenate([proposed, *others], axis=1)
+
+    def _ahead(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Array:
+        """Noise of all rollouts (num_live, horizon, num_rollouts, *shape)."""
+        return _drawn(generators, (self.plan.horizon, self.plan.num_rollouts, *shape))
 
     def _scaled(self, actions: Array) -> Array:
         return self._scale.scale(actions.astype(np.float32)).reshape(len(actions), -1)
@@ -295,21 +304,12 @@ class TruthPlay:
         after[still] = actions[still]  # what is not moved keeps its bits
         return after
 
-    def _draw(self, base: Base, generators: Sequence[np.random.Generator]) -> Array | None:
-        if not base.noise_shape:
-            return None
-        return np.stack([g.standard_normal(base.noise_shape, dtype=np.float32) for g in generators])
 
-    def _shared(self, generator: np.random.Generator, size: int, number: int, shape: tuple[int, ...]) -> Array | None:
-        if not shape:
-            return None
-        drawn = generator.standard_normal((size, 1, self.plan.num_rollouts, *shape), dtype=np.float32)
-        whole = np.broadcast_to(drawn, (size, number, self.plan.num_rollouts, *shape))
-        return whole.reshape(-1, *shape)
+def _stamp(first: int, step: int, row: int) -> tuple[int, int]:
+    """What names a decision: the start's number and the step."""
+    return first + int(row), step
 
 
-def observations_of(starts: Sequence[Start]) -> Observations:
-    """What is seen at the starts."""
-    seen = [take(start.episode.observations, np.array([start.step])) for start in starts]
-    assert num_rows(seen[0]) == 1
-    return np.concatenate(seen)  # type: ignore[arg-type]
+def _drawn(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Array:
+    """Standard normal numbers (len(generators), *shape)."""
+    return np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators])

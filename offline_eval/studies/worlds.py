@@ -6,8 +6,8 @@ environment that change nothing in it::
     simulate(states, actions) -> (next_states, observations, rewards, terminated)
     with_future(states, seeds) -> states
 
-`states` is what `get_state()` gives with a leading axis on every part, `actions` has shape (n, *action_shape). Any other
-environment is stepped copy by copy.
+`states` is what `get_state()` gives with a leading axis on every part, `actions` has shape (n, *action_shape). Any
+other environment is stepped copy by copy.
 
 A copy must not know the future that will be played. Where the state holds what the noise of later steps comes from,
 `with_future` puts something else there, the same for equal seeds (n,); where steps draw from `np_random`, it is seeded.
@@ -73,7 +73,6 @@ class SimulatedWorlds(Worlds):
     def __init__(self, env: Any, num: int) -> None:
         self.num, self._env = num, env
         self._states: dict[str, Array] = {}
-        env.reset(seed=0)
 
     def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
         """Put copies to where logged episodes stood before a step."""
@@ -169,6 +168,7 @@ class WorldMaker:
         self.can_simulate = _can_simulate(env)
         if self.can_simulate:
             self._env = env
+            env.reset(seed=episodes[0].seed)  # `get_state` is asked for the layout
             _check_simulation(env, episodes[0])
         else:
             env.close()
