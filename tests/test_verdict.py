@@ -152,6 +152,13 @@ def test_a_rung_that_the_control_equals_is_not_qs():
     assert decided(dict(words), best=BEST_OF_N, truth=4.0).bottleneck == "value"
 
 
+def test_what_the_control_gains_as_well_is_not_credited_to_q():
+    # Q gains 8 over a lost policy, and 1 over any action of the data; the truth gains 2 more.
+    words = {CONTROL: 7.0, BEST_OF_N: 8.0, OPEX_STEP: 0.0, INSIDE: 0.5, OUTSIDE: 8.0}
+    assert decided(dict(words), best=BEST_OF_N, truth=2.0).bottleneck == "value"
+    assert decided({**words, CONTROL: -1.0}, best=BEST_OF_N, truth=2.0).bottleneck == "generalisation"
+
+
 def test_healthy_where_neither_gains():
     assert decided({BEST_OF_N: -0.1, OPEX_STEP: 0.0}, truth=0.1).bottleneck == "none"
 
@@ -228,7 +235,7 @@ def reading(gain, outside, left):
 
     nothing = found(0.0, 0.0, 0.0, n=0)
     part = Share(outside, Interval(outside - 0.1, outside + 0.1, ""))
-    return Reading(found(*gain), True, part, nothing, found(*left), nothing, None, True, False)
+    return Reading(found(*gain), True, found(*gain), part, nothing, found(*left), nothing, None, True, False)
 
 
 def test_shares_split_the_gain():

@@ -108,6 +108,8 @@ class Reading:
     Attributes:
         by_q: gain of the best rung by Q over the policy; 0 where the policy did best on the selection seeds.
         beats_control: whether that rung beats a random pick from the data's actions.
+        credited: what Q itself is worth: the gain over the better of policy and that random pick. Where the policy is
+            lost, any action of the data helps it, and Q has not earned that.
         outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
         inside_gain: gain inside only; None without it.
         remaining: what the truth gains over the best rung by Q; None without truth.
@@ -119,6 +121,7 @@ class Reading:
 
     by_q: Finding
     beats_control: bool
+    credited: Finding
     outside: Share | None
     inside_gain: Finding | None
     remaining: Finding | None
@@ -132,11 +135,12 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     """Read off a ladder what decides."""
     unit = ladder.range
     policy, best, control = ladder[POLICY], ladder[ladder.best], ladder[CONTROL]
-    by_q, beats_control, outside, inside_gain = _NOTHING, False, None, None
+    by_q, credited, beats_control, outside, inside_gain = _NOTHING, _NOTHING, False, None, None
     if ladder.best != POLICY:
         by_q = _of(best, unit, thresholds.gain)
         own = finding(*against(best, control), unit, thresholds.gain)
         beats_control = own.is_gain
+        credited = min(by_q, own, key=lambda found: found.estimate)
         if INSIDE in ladder and OUTSIDE in ladder:
             inside_gain = _of(ladder[INSIDE], unit, thresholds.gain)
             outside = share_outside(policy.returns, ladder[INSIDE].returns, ladder[OUTSIDE].returns)
@@ -148,6 +152,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     return Reading(
         by_q=by_q,
         beats_control=beats_control,
+        credited=credited,
         outside=outside,
         inside_gain=inside_gain,
         remaining=remaining,

@@ -51,7 +51,7 @@ def decide(reading: Reading, thresholds: Thresholds) -> Decision:
     by_q, left = reading.by_q, reading.remaining
     helps = by_q.is_gain and by_q.estimate > thresholds.gain and reading.beats_control
     truth_helps = left is not None and left.is_gain and left.estimate > thresholds.truth
-    if truth_helps and left is not None and (not helps or left.estimate > by_q.estimate):
+    if truth_helps and left is not None and (not helps or left.estimate > reading.credited.estimate):
         return Decision(VALUE, "the truth gains what no rung by Q gains", worth=left.estimate)
     if helps:
         return _extraction_or_generalisation(reading, thresholds)
