@@ -70,6 +70,22 @@ def test_steer_json_has_the_plain_policy_as_step_size_zero(capsys, sac_file):
     assert opex["paired"]["mean_difference"] == pytest.approx(difference)
 
 
+def test_steer_trains_at_test_time_beside_its_control(capsys, sac_file):
+    arguments = ["--step-sizes", "", "--ttt", "3e-4,1e-2", "--controls", "random", "--json"]
+    code, out, _ = run(capsys, "steer", sac_file, "--env", "Pendulum-v1", *QUICK, *arguments)
+    rows = {row["rule"]: row for row in json.loads(out)["rows"]}
+    assert code == 0
+    assert list(rows) == ["plain", "ttt 0.0003", "random as ttt 0.0003", "ttt 0.01", "random as ttt 0.01"]
+    assert [row["learning_rate"] for row in rows.values()] == [None, 3e-4, None, 1e-2, None]
+    bold = rows["ttt 0.01"]
+    assert bold["control"] == "random as ttt 0.01"
+    assert {"mean_difference", "ci95"} <= bold["paired"].keys() & bold["against_control"].keys()
+    assert bold["recipe"]["states"] == {"name": "Replay", "num_states": 16, "capacity": 1000}
+    assert {"displacement", "predicted_gain", "zero_gradient", "non_finite"} <= bold["steering"].keys()
+    assert bold["steering"]["displacement"] > rows["ttt 0.0003"]["steering"]["displacement"] > 0
+    assert bold["weights_hash"]["before"] == bold["weights_hash"]["after"]
+
+
 def test_steer_prints_a_verdict_beside_the_control(capsys, sac_file, tmp_path):
     code, out, _ = run(
         capsys, "steer", sac_file, "--env", "Pendulum-v1", *QUICK, "--step-sizes", "0.2", "--out", tmp_path / "run"
