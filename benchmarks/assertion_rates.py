@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/assertion_rates.py            2000 runs a cell, 2 minutes on one core
+    python benchmarks/assertion_rates.py            2000 runs a cell, 3 minutes on one core
     python benchmarks/assertion_rates.py --quick    400 a cell
 
 The first table puts the truth exactly on the threshold, where errors are most frequent: the property just holds, so

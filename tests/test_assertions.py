@@ -333,6 +333,7 @@ def outside(name, value):
         ("plan", None, "`plan` must hold at least one episode. Received None"),
         ("plan", 0, "`plan` must hold at least one episode. Received 0"),
         ("plan", 103, "`plan` must hold at least 104 episodes where no bounds are declared. Received 103"),
+        ("plan", EpisodePlan.of([*range(150), 7]), "`plan` must not hold an episode twice"),
         ("undecided", "ignore", '`undecided` must be "fail", "skip" or "warn"'),
         ("bounds", (2.0, 0.0), "`bounds` must be two finite numbers"),
         ("bounds", (0.0, 3.0), r"`bounds` must hold every value: declared were \[0, 3\]"),

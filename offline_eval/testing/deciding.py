@@ -55,7 +55,10 @@ def check_undecided(undecided: str) -> None:
 
 
 def check_budget(question: Question, plan: EpisodePlan) -> None:
-    """Raise where the plan is too short for any decision."""
+    """Raise where the plan is too short for any decision, or counts an episode twice."""
+    if len({repr(entry) for entry in plan}) < len(plan):
+        rule = "must not hold an episode twice: it says nothing the second time"
+        raise InputError("plan", rule, bare("an entry that repeats another"), "EpisodePlan.seeded(500)")
     if len(plan) < question.fewest:
         raise InputError(
             "plan",
