@@ -34,6 +34,9 @@ _HOME = {
     "PolicyPrior": "priors",
     "RandomAction": "soft",
     "ShuffledSoftSteer": "soft",
+    "CudaGraph": "cuda_graph",
+    "Fused": "fused",
+    "fused_policy": "fused",
     "Raw": "directions",
     "L2": "directions",
     "Sign": "directions",
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.controls import MultiplyAction as MultiplyAction
     from offline_eval.wrappers.controls import Placebo as Placebo
     from offline_eval.wrappers.controls import RandomDirection as RandomDirection
+    from offline_eval.wrappers.cuda_graph import CudaGraph as CudaGraph
     from offline_eval.wrappers.directions import L2 as L2
     from offline_eval.wrappers.directions import ExactGain as ExactGain
     from offline_eval.wrappers.directions import LinearGain as LinearGain
@@ -75,6 +79,8 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.directions import Raw as Raw
     from offline_eval.wrappers.directions import Sign as Sign
     from offline_eval.wrappers.env import SteerAction as SteerAction
+    from offline_eval.wrappers.fused import Fused as Fused
+    from offline_eval.wrappers.fused import fused_policy as fused_policy
     from offline_eval.wrappers.guarded import Guarded as Guarded
     from offline_eval.wrappers.guards import AgreementGate as AgreementGate
     from offline_eval.wrappers.guards import AgreementScale as AgreementScale

@@ -18,6 +18,7 @@ from offline_eval.errors import CriticError, InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations, Rule
 from offline_eval.wrappers.remembering import begin, reserve, started, width_of
+from offline_eval.wrappers.transfer import to_device
 
 Metrics = dict[str, Array]
 
@@ -167,10 +168,10 @@ class Steering:
         # Padded rows repeat the last one: a real row keeps the padding finite.
         width = self.width or size
         padded = np.minimum(np.arange(-(-size // width) * width), size - 1)
-        device = self.rule.device
-        given = th.as_tensor(scaled[padded], device=device)
-        seen = _to_device(take(observations, padded), device)
-        drawn = None if noise is None else th.as_tensor(noise[padded], device=device)
+        # One transfer in, whatever a rule wants to know.
+        sent: dict[str, Any] = {"seen": take(observations, padded), "given": scaled[padded]}
+        arrived = to_device(sent if noise is None else {**sent, "drawn": noise[padded]}, self.rule.device)
+        seen, given, drawn = arrived["seen"], arrived["given"], arrived.get("drawn")
         tables, names = [], []
         for start in range(0, len(padded), width):
             block = slice(start, start + width)
@@ -224,11 +225,3 @@ def batch_of_one(observation: Any) -> Observations:
 
 def _block(rows: Any, block: slice) -> Any:
     return {key: value[block] for key, value in rows.items()} if isinstance(rows, dict) else rows[block]
-
-
-def _to_device(observations: Observations, device: th.device) -> Any:
-    if isinstance(observations, dict):
-        return {key: _to_device(value, device) for key, value in observations.items()}
-    if observations.dtype == np.float64:
-        observations = observations.astype(np.float32)  # half the transfer; critics work in float32
-    return th.as_tensor(observations, device=device)

@@ -1,0 +1,106 @@
+"""What SoftSteer does to a weak policy with discrete actions, beside its controls, on fresh seeds.
+
+    python benchmarks/soft_steer.py CartPole-v1 --critic dqn-CartPole-v1.zip --ppo-steps 4096
+    python benchmarks/soft_steer.py Acrobot-v1 --critic-steps 60000 --ppo-steps 24576
+
+A PPO is stopped early. The temperature is chosen on 20 selection seeds; the table is of seeds that chose nothing. The
+controls: values in a random order, random actions as often as SoftSteer changed the policy's, and the critic's own
+greedy policy, which is what to use where the critic is right everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.env_util import make_vec_env
+
+from offline_eval import EpisodePlan, critic_of, load_sb3
+from offline_eval.episodes import evaluate_rules
+from offline_eval.stats import paired_difference
+from offline_eval.types import Rule
+from offline_eval.wrappers import OneHot, RandomAction, ShuffledSoftSteer, SoftSteer
+
+TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+def weak_policy(env: str, steps: int, seed: int) -> PPO:
+    """A PPO that learned for `steps` environment steps."""
+    model = PPO("MlpPolicy", make_vec_env(env, 4, seed=seed), n_steps=256, n_epochs=4, seed=seed, device="cpu")
+    return model.learn(steps)
+
+
+def critic_agent(env: str, path: Path | None, steps: int) -> Any:
+    """The DQN whose values steer: from a file, or trained here."""
+    if path is not None:
+        return load_sb3(path, env, "cpu")
+    model = DQN(
+        "MlpPolicy",
+        env,
+        learning_rate=6.3e-4,
+        batch_size=128,
+        buffer_size=50_000,
+        learning_starts=1000,
+        train_freq=4,
+        gradient_steps=2,
+        target_update_interval=250,
+        exploration_fraction=0.2,
+        exploration_final_eps=0.1,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
+    return model.learn(steps)
+
+
+def main() -> None:
+    """Train, choose, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("env")
+    parser.add_argument("--critic", type=Path, help="zip of a DQN or QRDQN (default: a DQN is trained)")
+    parser.add_argument("--critic-steps", type=int, default=60_000)
+    parser.add_argument("--ppo-steps", type=int, default=4096)
+    parser.add_argument("--ppo-seed", type=int, default=1)
+    parser.add_argument("--selection-episodes", type=int, default=20)
+    parser.add_argument("--episodes", type=int, default=100)
+    arguments = parser.parse_args()
+    th.set_num_threads(1)
+
+    env, model = arguments.env, weak_policy(arguments.env, arguments.ppo_steps, arguments.ppo_seed)
+    owner = critic_agent(env, arguments.critic, arguments.critic_steps)
+    critic = critic_of(owner)
+    rules: dict[str, Rule | None] = {f"{t:g}": SoftSteer(critic, t) for t in TEMPERATURES}
+    trial = evaluate_rules(model, env, EpisodePlan.seeded(arguments.selection_episodes, 1000), {"plain": None, **rules})
+    means = {name: float(evaluation.returns.mean()) for name, evaluation in trial.items()}
+    print("selection seeds:", ", ".join(f"{name} {mean:.1f}" for name, mean in means.items()))
+    best = max(rules, key=means.__getitem__)
+    changed = trial[best].steering["displacement"]
+
+    temperature = float(best)
+    actions = gym.make(env).action_space
+    chosen = SoftSteer(critic, temperature)
+    controls: dict[str, Rule | None] = {
+        "plain": None,
+        f"SoftSteer {best}": chosen,
+        "  its values in a random order": ShuffledSoftSteer(chosen),
+        f"  random actions in {changed:.0%}": RandomAction(min(1.0, changed * actions.n / (actions.n - 1)), actions),
+        f"SoftSteer {best}, one-hot .1": SoftSteer(critic, temperature, prior=OneHot(0.1)),
+    }
+    plan = EpisodePlan.seeded(arguments.episodes, 5000)
+    table = evaluate_rules(model, env, plan, controls)
+    table["the critic's greedy policy"] = evaluate_rules(owner, env, plan, {"greedy": None})["greedy"]
+    for name, evaluation in table.items():
+        difference = paired_difference(evaluation.returns, table["plain"].returns)
+        interval = f"{difference.mean_difference:+8.1f} [{difference.ci95.low:.1f}, {difference.ci95.high:.1f}]"
+        other = evaluation.steering.get("displacement")
+        share = "" if other is None else f"{other:.0%} other actions"
+        shown = "" if name == "plain" else interval
+        print(f"{name:32s} {evaluation.returns.mean():8.1f}  {shown:26s} {share}")
+
+
+if __name__ == "__main__":
+    main()
