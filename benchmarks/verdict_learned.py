@@ -1,0 +1,194 @@
+"""The same question with critics and actors that were learned: faults that come from the data and the training.
+
+    python benchmarks/verdict_learned.py --seeds 100-109 --out learned.jsonl --minutes 9   # again and again: it goes on
+    python benchmarks/verdict_learned.py --table learned.jsonl
+
+The truth is known from the environments. Cells: critics of 300 and of 1000 updates ("value"); weak AWR and behaviour
+cloning on data that go two ways ("extraction"); a policy that never saw the lower half of the plane, under a critic that
+did ("generalisation"); DDPG+BC on the carts ("none").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from verdict_bench import LEAST_GAP, NAMES, PLAN, read
+
+from offline_eval.datasets import Dataset
+from offline_eval.policies import OfflineAlgorithm, Recipe
+from offline_eval.policies.extraction import AWR, BC, DDPGBC, AdvantageSpread, Extraction
+from offline_eval.policies.networks import LayerNormReLU
+from offline_eval.policies.transforms import Standardize
+from offline_eval.policies.values import Implicit
+from offline_eval.problems import LinearQuadraticProblem, MazeProblem
+from offline_eval.problems.dynamics import GAMMA
+from offline_eval.problems.problem import Problem
+from offline_eval.studies.diagnosis import diagnose
+
+UPDATES, POLICY_UPDATES = 5000, 1200
+BREADTH, NUM_TRAJECTORIES = 1.0, 200
+SEEN = 0.25  # a policy with a hole saw the trajectories that start above it
+
+
+def ddpg_bc(bc_coef: float) -> DDPGBC:
+    """In units of the advantage's spread."""
+    return DDPGBC(bc_coef, AdvantageSpread())
+
+
+def awr(inverse_temperature: float) -> AWR:
+    """Likewise."""
+    return AWR(inverse_temperature, scale=AdvantageSpread())
+
+
+class Trained:
+    """What is learned on one problem with one seed; critics are trained when they are first asked for."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem, self.seed = problem, seed
+        self.data = problem.collect(NUM_TRAJECTORIES, BREADTH, seed)
+        self.critics: dict[int, OfflineAlgorithm] = {}
+
+    @cached_property
+    def upper(self) -> Dataset:
+        """The trajectories that never come below a line."""
+        lowest = [float(trajectory.observations[:, 1].min()) for trajectory in self.data]
+        return self.data.select(np.array(lowest) > -SEEN)
+
+    def policy(self, critic: OfflineAlgorithm, extraction: Extraction, data: Dataset) -> OfflineAlgorithm:
+        """A policy read out of a critic."""
+        return critic.with_extraction(extraction).extract(data, POLICY_UPDATES)
+
+    def critic(self, updates: int) -> OfflineAlgorithm:
+        """IQL's value after so many updates on all of the data."""
+        if updates not in self.critics:
+            recipe = Recipe(Implicit(0.9), ddpg_bc(2.0), observations=Standardize())
+            networks = {"net_arch": [64, 64], "activation_fn": LayerNormReLU}
+            words: dict[str, Any] = {"learning_rate": 1e-3, "gamma": GAMMA, "policy_kwargs": networks}
+            model = OfflineAlgorithm(recipe, seed=self.seed, device="cpu", **words)
+            self.critics[updates] = model.fit_value(self.data, updates)
+        return self.critics[updates]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A way to train.
+
+    Attributes:
+        bottleneck: what a right verdict names.
+        problem: "maze" or "carts".
+        updates: of the critic.
+        extraction: how the policy is read out.
+        holed: whether the policy sees the upper trajectories only.
+    """
+
+    bottleneck: str
+    problem: str
+    updates: int
+    extraction: Extraction
+    holed: bool = False
+
+
+CELLS = {
+    "critic of 300 updates": Cell("value", "maze", 300, ddpg_bc(0.6)),
+    "critic of 1000 updates": Cell("value", "maze", 1000, ddpg_bc(0.6)),
+    "behaviour cloning": Cell("extraction", "maze", UPDATES, BC()),
+    "weak AWR": Cell("extraction", "maze", UPDATES, awr(1.0)),
+    "hole, AWR": Cell("generalisation", "maze", UPDATES, awr(3.0), holed=True),
+    "hole, DDPG+BC": Cell("generalisation", "maze", UPDATES, ddpg_bc(2.0), holed=True),
+    "carts, BC": Cell("extraction", "carts", UPDATES, BC()),
+    "carts, DDPG+BC": Cell("none", "carts", UPDATES, ddpg_bc(2.0)),
+}
+PROBLEMS: dict[str, Callable[[int], Problem]] = {"maze": lambda _: MazeProblem(), "carts": LinearQuadraticProblem}
+
+
+def main() -> None:
+    """Train and diagnose, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="100-109", help="first and last one")
+    parser.add_argument("--cells", help="names, separated by semicolons (default: all)")
+    parser.add_argument("--out", metavar="FILE", help="one JSON line a case; what it holds is not trained again")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so many")
+    parser.add_argument("--table", metavar="FILE", help="print the table of FILE, and train nothing")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(read(Path(arguments.table))))
+        return
+    first, last = (int(word) for word in arguments.seeds.split("-"))
+    cells = arguments.cells.split(";") if arguments.cells else list(CELLS)
+    run(Path(arguments.out), cells, range(first, last + 1), arguments.minutes)
+
+
+def run(out: Path, cells: list[str], seeds: Iterable[int], minutes: float) -> None:
+    """Do what `out` does not hold yet, one seed after the other."""
+    th.set_num_threads(1)
+    done = {(row["cell"], row["seed"]) for row in read(out)}
+    end = time.monotonic() + 60.0 * minutes
+    for seed in seeds:
+        trained = {name: Trained(make(seed), seed) for name, make in PROBLEMS.items()}
+        for name in cells:
+            if (name, seed) in done:
+                continue
+            if time.monotonic() > end:
+                return
+            row = diagnosed(name, CELLS[name], trained[CELLS[name].problem])
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{row['seconds']:5.1f} s  {seed} {name}: {row['named']}, gap {row['gap']:.2f}", flush=True)
+
+
+def diagnosed(name: str, cell: Cell, trained: Trained) -> dict[str, Any]:
+    """Train a cell, diagnose it, and hold the verdict against the cell."""
+    began = time.monotonic()
+    problem, data = trained.problem, trained.upper if cell.holed else trained.data
+    critic = trained.critic(cell.updates)
+    model = trained.policy(critic, cell.extraction, data)
+    diagnosis = diagnose(model, problem.env(BREADTH), data, critic=critic, plan=PLAN)
+    best, own = (problem.returns(policy, BREADTH, gamma=1.0).mean() for policy in (problem.oracle, model))
+    return {
+        "cell": name,
+        "seed": trained.seed,
+        "planted": cell.bottleneck,
+        "gap": float(best - own),
+        "range": diagnosis.ladder.range,
+        "named": diagnosis.verdict.bottleneck,
+        "sentence": diagnosis.verdict.sentence,
+        "evidence": list(diagnosis.verdict.evidence),
+        "rungs": {rung.name: [rung.summary.mean, str(rung.gain)] for rung in diagnosis.ladder.rungs},
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """What each cell is, against what was named."""
+    lines = [
+        "| cell | is | scored | gap | " + " | ".join((*NAMES[:4], "cannot tell")) + " | right | wrong |",
+        "|---|---|---|---|" + "---|" * 7,
+    ]
+    for name, cell in CELLS.items():
+        mine = [row for row in rows if row["cell"] == name]
+        if not mine:
+            continue
+        costly = [row for row in mine if row["gap"] > LEAST_GAP * row["range"]]
+        scored = costly if cell.bottleneck != "none" else [row for row in mine if row not in costly]
+        named = Counter(row["named"] for row in scored)
+        right, unknown = named[cell.bottleneck], named["unknown"]
+        gap = statistics.median(row["gap"] / row["range"] for row in mine)
+        cells = [name, cell.bottleneck, f"{len(scored)} of {len(mine)}", f"{gap:.2f}"]
+        cells += [str(named[word]) for word in NAMES] + [str(right), str(len(scored) - right - unknown)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
