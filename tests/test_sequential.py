@@ -167,6 +167,18 @@ def test_bounds_of_a_weighted_sum():
     assert claim.values(np.array([[1.0, 3.0]])).tolist() == [-5.0]
 
 
+def test_bounds_hold_for_each_column_and_not_for_their_difference_only():
+    columns = np.tile([3600.0, 3500.0], (3, 1))
+    with pytest.raises(InputError, match=r"declared were \[0, 3500\]. Received 3600"):
+        question(AtLeast(0.0), (1.0, -1.0), bounds=((0.0, 3500.0),) * 2).decide(columns)
+
+
+def test_rounding_does_not_leave_the_bounds():
+    total = 0.1 + 0.2
+    assert total > 0.3
+    assert BoundedMean(0.0, 0.3).interval(np.full(40, total)).high == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, -0.01, float("nan")])
 def test_an_error_rate_that_is_none_is_refused(alpha):
     for make in (lambda: AsymptoticMean(alpha), lambda: BoundedMean(0.0, 1.0, alpha)):

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offline_eval.stats.sequential import AsymptoticMean, BoundedMean, MeanSequence, check_alpha, check_bounds
+from offline_eval.stats.sequential import (
+    AsymptoticMean,
+    BoundedMean,
+    MeanSequence,
+    check_alpha,
+    check_bounds,
+    check_within,
+)
 from offline_eval.types import Array, FloatArray
 
 VIOLATED, UNDECIDED, HOLDS = -1, 0, 1
@@ -135,6 +142,8 @@ class Question:
             InputError: a value lies outside the bounds.
         """
         columns = np.asarray(columns, dtype=np.float64)
+        for index, bounds in enumerate(self.bounds or ()):
+            check_within(columns[..., index], bounds)
         held, violated = [], []
         for claim in self.claims:
             values, sequence = claim.values(columns), self.sequence(claim)

@@ -27,6 +27,7 @@ RAREST = 0.05
 _STAKES = np.linspace(0.05, 0.95, 10)
 _UNDERSTATED = 1.25
 _HALVINGS = 60
+_ROUNDING = 1e-12
 
 
 class MeanSequence(Protocol):
@@ -123,11 +124,8 @@ class BoundedMean:
     def _unit(self, values: Array) -> FloatArray:
         """The values, their bounds moved to 0 and 1."""
         values = np.asarray(values, dtype=np.float64)
-        outside = (values < self.low) | (values > self.high)
-        if outside.any():
-            rule = f"must hold every value: declared were [{self.low:g}, {self.high:g}]"
-            raise InputError("bounds", rule, float(values[outside][0]), "declare wider ones, or none")
-        return np.asarray((values - self.low) / (self.high - self.low))
+        check_within(values, (self.low, self.high))
+        return np.asarray(np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0))
 
     def _shows(self, unit: FloatArray, threshold: float) -> Array:
         if threshold < 0.0:
@@ -261,6 +259,15 @@ def check_bounds(bounds: tuple[float, float]) -> None:
     low, high = bounds
     if not (isfinite(low) and isfinite(high) and low < high):
         raise InputError("bounds", "must be two finite numbers, the smaller one first", bounds)
+
+
+def check_within(values: Array, bounds: tuple[float, float]) -> None:
+    """Raise where a value lies outside its bounds by more than the rounding of a sum."""
+    low, high = bounds
+    outside = np.maximum(low - values, values - high) > _ROUNDING * (high - low)
+    if outside.any():
+        rule = f"must hold every value: declared were [{low:g}, {high:g}]"
+        raise InputError("bounds", rule, float(values[outside][0]), "declare wider ones, or none")
 
 
 def _edge(is_shown: Callable[[float], Any], *, shown: float, unknown: float) -> float:
