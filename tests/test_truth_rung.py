@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
-from linear_quadratic import CONTROL, DYNAMICS, GAIN, GAMMA, Linear, LinearQuadratic, Opaque, limited
+from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Opaque, Simulated, limited
 
 from offline_eval.datasets.log import open_log
 from offline_eval.episodes import EpisodePlan, evaluate
@@ -20,15 +20,6 @@ from offline_eval.wrappers.reach import NearbyActions, Neighbours
 
 NUM, STEPS = 6, 40
 PLAN = TruthPlan(num_starts=NUM, num_near=2, num_offsets=4, num_rollouts=1, horizon=10, noise=0.0, hold=1)
-
-
-class Simulated(LinearQuadratic):
-    """The same, and says what a step does to many states."""
-
-    def simulate(self, states, actions):
-        rewards = -(np.square(states).sum(1) + np.square(actions).sum(1))
-        following = states @ DYNAMICS.T + np.asarray(actions, np.float64) @ CONTROL.T
-        return following, following.astype(np.float32), rewards, np.zeros(len(rewards), dtype=bool)
 
 
 class Lying(Simulated):
