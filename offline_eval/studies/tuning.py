@@ -239,7 +239,7 @@ def tune_steering(
     if winner is None:
         return Tuning(trial, choice, ())
     random = _random_as(winner, tried[winner.name])
-    fresh = [plain, winner, random, *(variant for variant in controls if not variant.name.startswith("random"))]
+    fresh = [plain, winner, random, *(other for other in controls if not isinstance(other.rule, RandomDirection))]
     confirmed = play("confirmation", fresh, plan)
     rival = choice.best_control if choice.best_control in confirmed else random.name
     return Tuning(trial, choice, tuple(_fresh_row(variant, winner.name, rival, confirmed) for variant in fresh))
