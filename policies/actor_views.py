@@ -9,7 +9,7 @@ from gymnasium import Space, spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.actors import Normal, TanhGaussian, TanhNormal
 from offline_eval.policies.adaptable import CutNormal, Network, Spread, TorchActor
-from offline_eval.policies.critics import through
+from offline_eval.policies.critics import channels_in_front, images_of, through
 from offline_eval.policies.module_actor import actor_of_module
 from offline_eval.policies.normalization import Normalized, TensorNormalization
 from offline_eval.policies.offline_policy import OfflinePolicy
@@ -85,12 +85,12 @@ class _Trunk(nn.Module):
         super().__init__()
         self.extractor, self.body = extractor, body
         self._space, self._scales_images = policy.observation_space, policy.normalize_images
-        self._normalization = normalization
+        self._normalization, self._images = normalization, images_of(policy.observation_space)
         # The modules around a small network cost as much as its matrix products.
         self._is_plain = (
             type(extractor) is FlattenExtractor
             and type(self._space) is spaces.Box
-            and not is_image_space(self._space)
+            and not self._images
             and isinstance(body, nn.Sequential)
             and all(type(layer) in (nn.Linear, nn.ReLU) for layer in body)
         )
@@ -100,6 +100,7 @@ class _Trunk(nn.Module):
             observations = self._normalization(observations)
         if self._is_plain:
             return through(self.body, observations.flatten(1).float())  # type: ignore[arg-type]
+        observations = channels_in_front(observations, self._images)
         seen = preprocess_obs(observations, self._space, normalize_images=self._scales_images)
         return self.body(self.extractor(seen))  # type: ignore[no-any-return]
 
@@ -195,5 +196,6 @@ def _state_dependent(distribution: Any, log_std: Tensor) -> Spread:
 
 
 def _actor(model: Any, network: Network, bend: Any, family: Any, spread: Spread | None) -> TorchActor:
-    space = model.observation_space
-    return TorchActor(network, bend, family, spread, space, model.action_space, model.device)
+    # Where there are images, the environment may have its channels last and the model has them in front.
+    known = None if images_of(model.observation_space) else model.observation_space
+    return TorchActor(network, bend, family, spread, known, model.action_space, model.device)

@@ -204,7 +204,7 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
     soft = name == "critic" and hasattr(model, "ent_coef")
     gamma = _checked_gamma(getattr(model, "gamma", None))
     # Where there are images, the environment may have its channels last and the model has them in front.
-    known = None if _images(space) else space
+    known = None if images_of(space) else space
     return QCritic(values, known, model.action_space, model.device, gamma, soft)
 
 
@@ -234,18 +234,13 @@ class _ModelQ:
     """A network of an SB3 policy; it casts, flattens and one-hot encodes observations itself."""
 
     def __init__(self, network: nn.Module, observation_space: Space[Any]) -> None:
-        self.network, self.images = network, _images(observation_space)
+        self.network, self.images = network, images_of(observation_space)
 
     def __call__(self, observations: TensorObservations, actions: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _observations(self, observations: TensorObservations) -> Any:
-        if not self.images:
-            return observations
-        if isinstance(observations, Mapping):
-            images = {key: _channels_in_front(observations[key], shape) for key, shape in self.images.items()}
-            return {**observations, **images}
-        return _channels_in_front(observations, self.images[""])
+        return channels_in_front(observations, self.images)
 
 
 class _EnsembleQ(_ModelQ):
@@ -279,7 +274,7 @@ class _PlainEnsembleQ:
             isinstance(network, ContinuousCritic)
             and type(network.features_extractor) is FlattenExtractor
             and type(observation_space) is spaces.Box
-            and not _images(observation_space)
+            and not images_of(observation_space)
             and all(type(layer) in (nn.Linear, nn.ReLU) for layers in heads for layer in layers)
         )
         return _PlainEnsembleQ(heads) if plain and heads else None
@@ -310,11 +305,20 @@ class _QuantileQ(_DiscreteQ):
         return output.mean(dim=1)
 
 
-def _images(space: Space[Any]) -> dict[str, tuple[int, ...]]:
+def images_of(space: Space[Any]) -> dict[str, tuple[int, ...]]:
     """Shapes of the images among the observations, by key; "" where the observation is one."""
     parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     return {key: cast("tuple[int, ...]", part.shape) for key, part in parts.items() if is_image_space(part)}
 
 
-def _channels_in_front(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+def channels_in_front(observations: TensorObservations, images: Mapping[str, tuple[int, ...]]) -> Any:
+    """Observations whose images are of the shapes that a model was made for; the environment may have channels last."""
+    if not images:
+        return observations
+    if isinstance(observations, Mapping):
+        return {**observations, **{key: _turned(observations[key], shape) for key, shape in images.items()}}
+    return _turned(observations, images[""])
+
+
+def _turned(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     return images if tuple(images.shape[1:]) == shape else images.permute(0, 3, 1, 2)

@@ -168,6 +168,20 @@ def test_what_this_package_trains_has_an_actor(name):
         th.testing.assert_close(spread, distribution.log_std.exp().expand(5, 1))
 
 
+class Frames(gym.Env):
+    """Images with their channels last, as environments give them."""
+
+    observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    action_space = PENDULUM.action_space
+
+
+def test_images_are_turned_as_predict_turns_them():
+    policy_kwargs = {"net_arch": [8], "features_extractor_kwargs": {"features_dim": 8}}
+    model = SAC("CnnPolicy", Frames(), policy_kwargs=policy_kwargs, buffer_size=1, seed=0, device="cpu")
+    frames = np.random.default_rng(0).integers(0, 255, (3, 36, 36, 3)).astype(np.uint8)
+    assert_acts_like(actor_of(model), model, frames)
+
+
 # Modules
 
 

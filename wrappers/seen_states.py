@@ -192,8 +192,8 @@ class SeenStates:
 
 def places(noise: Tensor, num_places: Tensor | int) -> Tensor:
     """Whole numbers from 0 to num_places - 1, each as likely, from standard normal noise of the same shape."""
-    drawn = (th.special.ndtr(noise.double()) * num_places).long()
-    # A noise of 9 and more rounds to probability 1, one place too far.
+    drawn = (th.special.ndtr(noise) * num_places).long()
+    # A noise of 6 and more rounds to probability 1, one place too far.
     return th.minimum(drawn, th.as_tensor(num_places, device=noise.device) - 1)
 
 

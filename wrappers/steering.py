@@ -18,6 +18,7 @@ What a rule did is reported in numbers, each (batch,); this is the whole list:
   left alone; NaN where the critic has no finite value for the policy's own action (`Steering` refuses such a critic
   on its first batch and counts it as 0 later).
 - `gated`: share of the rule's step that a guard held back (`offline_eval.wrappers.guards`). `Guarded` only.
+- `zero_gradient`: 1 where training had nothing to learn from, saturated. `TestTimeTraining` only.
 - `non_finite`: 1 where a gradient or a value was infinite or NaN, else 0. Such a row keeps the policy's action.
 
 `displacement` is measured by the host for every rule, and `clipped` for those that do not report it themselves.
