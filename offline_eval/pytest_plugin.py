@@ -30,15 +30,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the command line, and their namesakes in the ini file."""
     group = parser.getgroup("offline-eval", "assertions about agents (offline-eval)")
     for name, (metavar, text) in OPTIONS.items():
-        many = name == "agent"
-        group.addoption(
-            f"--offline-eval-{name}",
-            dest=f"offline_eval_{name}",
-            action="append" if many else "store",
-            metavar=metavar,
-            help=text,
-        )
-        parser.addini(f"offline_eval_{name}", text, type="linelist" if many else "string", default=[] if many else "")
+        action = "append" if name == "agent" else "store"
+        option = f"--offline-eval-{name}"
+        group.addoption(option, dest=f"offline_eval_{name}", action=action, metavar=metavar, help=text)
+        if name == "agent":
+            parser.addini("offline_eval_agent", text, type="linelist", default=[])
+        else:
+            parser.addini(f"offline_eval_{name}", text, type="string", default="")
     parser.addini("offline_eval_states", "keep visited states from the first episode on", type="bool", default=False)
 
 
@@ -77,7 +75,7 @@ def offline_eval_agent(request: pytest.FixtureRequest) -> GivenAgent:
 def offline_eval_env(request: pytest.FixtureRequest) -> str:
     """The id of the environment: `--offline-eval-env`."""
     with _one_line():
-        return _or_skip(_watcher(request).settings.word("env", request.node), "env")
+        return str(_or_skip(_watcher(request).settings.word("env", request.node), "env"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from gate_agents import ENV, mean_return, trained, worsened
 pytest_plugins = "pytester"
 
 FALL, MARGIN, TIMES = 0.5, 0.25, 20
+BASELINE_FALL = 0.05  # so that the baseline is another agent: an agent differs from itself on no seed
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,7 @@ def agents(tmp_path_factory):
     worse = worsened(good, by=FALL)
     good.save(folder / "unperturbed.zip")
     worse.save(folder / "perturbed.zip")
+    worsened(good, by=BASELINE_FALL).save(folder / "baseline.zip")
     return folder, mean_return(good), mean_return(worse)
 
 
@@ -37,7 +39,7 @@ def test_it_is_caught_and_the_unperturbed_agent_passes(agents, pytester):
         from offline_eval.testing import assert_not_worse, assert_return_at_least
 
         pytestmark = pytest.mark.parametrize("time", range({TIMES}))
-        ENV, BASELINE = {ENV!r}, {str(folder / "unperturbed.zip")!r}
+        ENV, BASELINE = {ENV!r}, {str(folder / "baseline.zip")!r}
 
         def fresh(time):
             return EpisodePlan.seeded(500, seed=1000 * time)

@@ -103,12 +103,18 @@ def _feed(digest: Any, value: Any) -> None:
     if isinstance(value, nn.Module):
         return _feed_module(digest, value)
     if isinstance(value, th.Tensor):
-        value = value.detach().cpu().numpy()
+        _say(digest, "tensor", (tuple(value.shape), value.dtype))
+        return _feed(digest, value.detach().cpu().contiguous().reshape(-1).view(th.uint8).numpy())
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise _Unnameable
         _say(digest, "array", (value.shape, str(value.dtype)))
-        return digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(np.ascontiguousarray(value).tobytes())
+        return None
     if isinstance(value, Mapping):
-        return _feed_all(digest, "mapping", [part for item in sorted(value.items()) for part in item])
+        return _feed_all(
+            digest, "mapping", [part for item in sorted(value.items(), key=lambda item: repr(item[0])) for part in item]
+        )
     if isinstance(value, list | tuple):
         return _feed_all(digest, "sequence", value)
     if isinstance(value, type):
