@@ -25,7 +25,8 @@ from offline_eval.stats import paired_difference
 from offline_eval.types import Rule
 from offline_eval.wrappers import OneHot, RandomAction, ShuffledSoftSteer, SoftSteer
 
-TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+TEMPERATURES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+"""From high to low: of equals the nearest to the policy is chosen."""
 
 
 def weak_policy(env: str, steps: int, seed: int) -> PPO:
