@@ -79,7 +79,7 @@ def refuse_nobody(agent: object, argument: str = "agent") -> None:
         raise InputError(argument, "must be an agent", None, "anything with `predict`, or the zip of an SB3 agent")
 
 
-def planned(plan: EpisodePlan | int) -> EpisodePlan:
+def planned(plan: object) -> EpisodePlan:
     """The plan itself, or so many episodes from seed 0.
 
     Raises:
