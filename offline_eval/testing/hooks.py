@@ -35,12 +35,12 @@ class Episodes:
     """An `EpisodeSource`: the cache, which is opened when the first assertion wants episodes.
 
     Args:
-        folder: of the cache; None for one that lives as long as this run.
+        where: tells the folder of the cache; None for one that lives as long as this run.
         states: whether to keep visited states from the start.
     """
 
-    def __init__(self, folder: Path | None, states: bool) -> None:
-        self._folder, self._states = folder, states
+    def __init__(self, where: Callable[[], Path | None], states: bool) -> None:
+        self._where, self._states = where, states
         self._cache: EpisodeCache | None = None
         self._temporary: TemporaryDirectory[str] | None = None
 
@@ -60,10 +60,11 @@ class Episodes:
         from offline_eval.testing.cache import EpisodeCache
 
         if self._cache is None:
-            if self._folder is None:
+            folder = self._where()
+            if folder is None:
                 self._temporary = TemporaryDirectory(prefix="offline-eval-")
-                self._folder = Path(self._temporary.name)
-            self._cache = EpisodeCache(self._folder, states=self._states)
+                folder = Path(self._temporary.name)
+            self._cache = EpisodeCache(folder, states=self._states)
         return self._cache
 
     def close(self) -> None:
@@ -83,7 +84,7 @@ class Watcher:
         self.settings = Settings(config)
         self._is_worker = hasattr(config, "workerinput")
         self._config = config
-        self._source = Episodes(self._cache_folder(), bool(config.getini("offline_eval_states")))
+        self._source = Episodes(self._cache_folder, bool(config.getini("offline_eval_states")))
         self._made: dict[object, Any] = {}
         self._pending: list[dict[str, Any]] = []
         self._tests: list[dict[str, Any]] = []
@@ -97,6 +98,8 @@ class Watcher:
 
     def pytest_sessionstart(self) -> None:
         """Options that cannot be right stop the run before a test begins."""
+        if self._is_worker:
+            return
         try:
             self.settings.number("episodes", 1, DEFAULT_EPISODES)
         except InputError as error:
@@ -159,8 +162,8 @@ class Watcher:
         named = self.settings.path("cache")
         if named is not None:
             return named
-        cache = getattr(self._config, "cache", None)  # None with `-p no:cacheprovider`
-        return None if cache is None else Path(cache._cachedir) / cache._CACHE_PREFIX_DIRS / "offline_eval"
+        cache: pytest.Cache | None = getattr(self._config, "cache", None)  # not with `-p no:cacheprovider`
+        return None if cache is None else cache.mkdir("offline_eval")
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
