@@ -179,7 +179,7 @@ def test_noise_is_the_episodes_own():
         (lambda c: LowerBound(-1.0), "`coef`"),
         (lambda c: RandomDirection(), "`step_size` or `like` must be given"),
         (lambda c: RandomDirection(0.1, like=OPEX(c, 0.1)), "`step_size` or `like` must be given, and not both"),
-        (lambda c: RandomDirection(like=0.1), "`like` must be an OPEX or a BestOfN"),
+        (lambda c: RandomDirection(like=0.1), "`like` must be a rule that asks a critic"),
         (lambda c: RandomDirection(-1.0), "`step_size`"),
         (lambda c: MultiplyAction(float("inf")), "`factor`"),
         (lambda c: Placebo(-1e-6), "`std`"),
