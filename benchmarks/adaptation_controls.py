@@ -1,6 +1,7 @@
 """Test-time training beside three controls: as far at random, up a critic that is turned upside down, actions enlarged.
 
     python benchmarks/adaptation_controls.py AGENT ENV [--learning-rates 3e-4,1e-3] [--episodes 50] [--seed 7000]
+        [--weaken 0.3] [--whole] [--latest]
 
 With the critic negated the policy moves by the same rule, over the same states, and away from what the critic wants:
 where that does no less good, the gain is not the critic's.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from offline_eval import EpisodePlan, MultiplyAction, RandomDirection, critic_of, load_sb3, steer
-from offline_eval.policies import QCritic, actor_of
+from offline_eval.policies import QCritic, actor_of, weaken
 from offline_eval.report.tables import steering_table
 from offline_eval.studies.steering import Variant
 from offline_eval.types import Critic
@@ -42,10 +43,11 @@ def main() -> None:
     parser.add_argument("--learning-rates", default="3e-4,1e-3")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--seed", type=int, default=7000)
+    parser.add_argument("--weaken", type=float, default=0.0, help="strength of the noise on the actor's weights")
     parser.add_argument("--whole", action="store_true", help="the whole network, by normalised steps")
     parser.add_argument("--latest", action="store_true", help="the latest state alone")
     arguments = parser.parse_args()
-    model = load_sb3(arguments.agent, arguments.env, device="cpu")
+    model = weaken(load_sb3(arguments.agent, arguments.env, device="cpu"), arguments.weaken)
     critic, actor = critic_of(model), actor_of(model)
     variants = []
     for rate in map(float, arguments.learning_rates.split(",")):
