@@ -121,10 +121,11 @@ def judged(row: Mapping[str, Any], ladders: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none where there is no file."""
+    """The rows of a file, one a case; none where there is no file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list({(row.get("problem"), row.get("fault") or row.get("cell"), row["seed"]): row for row in rows}.values())
 
 
 def counts(row: Mapping[str, Any]) -> bool:

@@ -4,8 +4,8 @@
     python benchmarks/verdict_learned.py --table learned.jsonl
 
 The truth is known from the environments. Cells: critics of 300 and of 1000 updates ("value"); weak AWR and behaviour
-cloning on data that go two ways ("extraction"); a policy that never saw the lower half of the plane, under a critic that
-did ("generalisation"); DDPG+BC on the carts ("none").
+cloning on data that go two ways ("extraction"); a policy that never saw the lower half of the plane, whose critic did
+("generalisation"); DDPG+BC on the carts ("none").
 """
 
 from __future__ import annotations

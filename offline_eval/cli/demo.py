@@ -1,17 +1,24 @@
-"""Train a small agent on Pendulum-v1, evaluate it, steer it beside its controls, log it, draw the result."""
+"""See it work: learn from two-way data in a maze, find out what holds the agent back, and mend it at test time."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 from pathlib import Path
 
 from offline_eval.errors import InputError
 
-HELP = "see it work: a small agent, evaluated, steered, logged and drawn"
+HELP = "see it work: data, an agent, its verdict, and what steering mends"
 
-_ENV = "Pendulum-v1"
-_TRAINING_STEPS = 4_000
-_PLAYED = ["--env", _ENV, "--episodes", "50", "--seed", "1000"]
+_ENV = "offline_eval/TwoModeMaze-v0"
+_EPISODES = 200
+_TRAINED = (
+    *("--gamma", "0.98", "--gradient-steps", "5000", "--learning-rate", "1e-3", "--net-arch", "64,64"),
+    *("--checkpoints", "0", "--set", "value.expectile=0.9"),
+)
+_DIAGNOSED = ("--n-envs", "50")
+_STEERED = ("--episodes", "50", "--seed", "1000", "--n-envs", "50")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,32 +31,38 @@ def run(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     if folder.exists() and any(folder.iterdir()):
         raise InputError("--out", "must be a new folder", str(folder), "remove it, or give another one")
-    agent = folder / "agent.zip"
-    print(f"A SAC agent with 64 x 64 networks learns {_ENV} for {_TRAINING_STEPS} steps: {agent}", flush=True)
-    _train(agent)
-    _show(["evaluate", str(agent), *_PLAYED, "--log-states", "--out", str(folder / "evaluate")])
-    _show(["steer", str(agent), *_PLAYED, "--step-sizes", "0,0.05,0.2,0.5", "--out", str(folder / "steer")])
-    print(f"\nEverything is in {folder}: episodes.csv and manifest.json of both runs, states/, steering.png")
-
-
-def _train(path: Path) -> None:
     import torch as th
-    from stable_baselines3 import SAC
 
     th.set_num_threads(1)  # networks of this size only lose by more
-    model = SAC(
-        "MlpPolicy",
-        _ENV,
-        learning_rate=2e-3,
-        learning_starts=200,
-        gamma=0.98,
-        policy_kwargs={"net_arch": [64, 64]},
-        seed=0,
-        device="cpu",
+    data, trained, diagnosed = folder / "maze.hdf5", folder / "train", folder / "diagnose"
+    agent = trained / "seed_0" / "model.zip"
+    print(
+        f"A point is to go round a bump ({_ENV}). {_EPISODES} episodes are collected from somebody who goes above it "
+        f"or below it, more slowly than is best: {data}",
+        flush=True,
     )
-    model.learn(_TRAINING_STEPS)
+    _collect(data)
+    _show(["train", "iql", "--dataset", str(data), *_TRAINED, "--out", str(trained)])
+    _show(["diagnose", str(agent), "--env", _ENV, "--dataset", str(data), *_DIAGNOSED, "--out", str(diagnosed)])
+    advice = _advice(diagnosed)
+    if advice[:1] == ["steer"]:
+        print("\nIts advice, taken:", flush=True)
+        _show([*advice, *_STEERED, "--out", str(folder / "steer")])
+    print(f"\nThe report: {diagnosed / 'report.html'}\nEverything is in {folder}.")
+
+
+def _collect(path: Path) -> None:
+    from offline_eval.datasets.d4rl import write_d4rl
+    from offline_eval.problems import MazeProblem
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    model.save(path)
+    write_d4rl(MazeProblem().collect(_EPISODES, breadth=0.0, seed=0), path)
+
+
+def _advice(folder: Path) -> list[str]:
+    """The command that the diagnosis recommends, without the program's name."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return shlex.split(manifest["result"]["verdict"]["recommendation"]["command"])[1:]
 
 
 def _show(command: list[str]) -> None:
