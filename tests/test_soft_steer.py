@@ -257,6 +257,29 @@ def test_a_high_temperature_is_the_policy_and_a_low_one_the_greedy_critic(agents
         np.testing.assert_array_equal(steered.returns, evaluate(same, "CartPole-v1", PLAN).returns)
 
 
+def test_quantiles_and_functions_are_critics_too(agents):
+    from sb3_contrib import QRDQN
+
+    qrdqn = QRDQN(
+        "MlpPolicy",
+        "CartPole-v1",
+        policy_kwargs={"net_arch": [8], "n_quantiles": 5},
+        seed=0,
+        device="cpu",
+        buffer_size=10,
+    )
+    observations = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    greedy, _ = SteeredPolicy(agents[0], SoftSteer(critic_of(qrdqn), 1e-6)).predict(observations)
+    np.testing.assert_array_equal(greedy, qrdqn.predict(observations, deterministic=True)[0])
+
+    def values(observations, actions):  # pushing towards where the pole falls
+        return (2.0 * actions - 1.0) * observations[:, 2]
+
+    critic = critic_of(values, action_space=spaces.Discrete(2), observation_space=qrdqn.observation_space, gamma=0.99)
+    chosen, _ = SteeredPolicy(agents[0], SoftSteer(critic, 1e-6)).predict(observations)
+    np.testing.assert_array_equal(chosen, observations[:, 2] > 0)
+
+
 def test_the_table_does_not_depend_on_how_many_environments_run(agents):
     ppo, dqn = agents
     rule = SoftSteer(critic_of(dqn), 0.05, choose=Drawn())
