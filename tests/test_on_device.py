@@ -246,6 +246,15 @@ def test_a_fused_policy_has_predict(model):
     np.testing.assert_allclose(fused.metrics["displacement"], 0.2, rtol=1e-4)
 
 
+def test_a_steered_policy_says_where_it_computes(model):
+    # `evaluate` pads batches on the CPU alone.
+    elsewhere = FunctionCritic(action_space=model.action_space)
+    elsewhere.device = th.device("meta")
+    assert SteeredPolicy(model, OPEX(critic_of(model), 0.1)).device.type == "cpu"
+    assert SteeredPolicy(model, OPEX(elsewhere, 0.1), observation_space=spaces.Box(-1, 1, (1,))).device.type == "meta"
+    assert fused_policy(actor_of(model)).device.type == "cpu"
+
+
 def test_a_fused_policy_can_be_recorded(model):
     critic, actor = critic_of(model), actor_of(model)
     rule = Fused(actor, OPEX(critic, 0.2, direction=L2()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import Space
 
 from offline_eval.errors import InputError, bare
@@ -56,6 +57,12 @@ class SteeredPolicy:
         """What the rule reported for the last prediction, each (batch,)."""
         self._noise: EpisodeNoise | None = None
         self._num_rows = 0
+
+    @property
+    def device(self) -> th.device:
+        """Where it computes: the rule's device, or the model's where the rule needs none."""
+        own = self.rule.device
+        return own if own.type != "cpu" else th.device(getattr(self.model, "device", own))
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
