@@ -269,6 +269,11 @@ def test_what_does_not_fit_together_is_refused(model):
     actor = actor_of(model)
     with pytest.raises(InputError, match=r"`actor` must be an actor\. Received SAC"):
         Fused(model)
+    actor_elsewhere = actor_of(model)
+    actor_elsewhere.device = th.device("meta")
+    Fused(actor_elsewhere, MultiplyAction(1.1))  # has nothing that lies anywhere
+    with pytest.raises(InputError, match="must be on the actor's device, meta"):
+        Fused(actor_elsewhere, RandomDirection(like=OPEX(critic_of(model), 0.1)))
     with pytest.raises(SpaceError):
         Steering(Fused(actor), None, spaces.Box(-1, 1, (1,)))
     elsewhere = FunctionCritic()

@@ -51,7 +51,7 @@ class Fused(SteeringRule):
             raise InputError(
                 "actor", "must be an actor", bare(type(self.actor).__name__), "`actor_of(model)` makes one"
             )
-        if self.rule is not None and self.rule.device != self.device:
+        if self.rule is not None and self.rule.device != self.device and not _serves_anywhere(self.rule):
             raise InputError("rule", f"must be on the actor's device, {self.device}", bare(str(self.rule.device)))
         scale = ActionScale(self.actor.action_space)
         bounds = (scale.scaled_low.ravel(), scale.scaled_high.ravel())
@@ -132,6 +132,11 @@ def fused_policy(actor: Adaptable, rule: Rule | None = None, seed: int | None = 
         seed: of the rule's noise, as in `SteeredPolicy`.
     """
     return SteeredPolicy(_Nobody(actor), Fused(actor, rule), seed)
+
+
+def _serves_anywhere(rule: Rule) -> bool:
+    """Whether a rule holds nothing that lies on a device: it says CPU, and has no critic."""
+    return rule.device.type == "cpu" and all(getattr(rule, name, None) is None for name in ("critic", "like", "rule"))
 
 
 class _Nobody:
