@@ -1,6 +1,6 @@
 """Wall time of four seeds of IQL side by side in one-thread processes, against the same four in turn on one core.
 
-    python benchmarks/seeds_speed.py [--recipe iql] [--seeds 4] [--workers 2] [--gradient-steps 4000] [--rounds 3]
+    python benchmarks/seeds_speed.py [--recipe iql] [--seeds 4] [--workers 2] [--gradient-steps 6000] [--rounds 3]
 
 The time is that of the whole `train`: writing the shared copy of the data, starting processes, training, saving. Every
 round takes both ways, in turn, and a ratio is taken within its round. On an otherwise idle machine.
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="iql")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--gradient-steps", type=int, default=4000)
+    parser.add_argument("--gradient-steps", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
     arguments = parser.parse_args()
