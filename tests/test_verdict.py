@@ -140,6 +140,21 @@ def test_generalisation_where_q_gains_outside():
     assert found.bottleneck == "generalisation"
 
 
+def test_a_policy_as_wrong_inside_as_outside_is_extraction():
+    words = {BEST_OF_N: 8.0, OPEX_STEP: 1.0, INSIDE: 3.0, OUTSIDE: 7.0}
+    options = {"best": BEST_OF_N, "truth": 0.2, "regret_outside": 1.0}
+    assert decided(dict(words), **options, regret_inside=0.9).bottleneck == "extraction"
+    # 0.7 of the gain is outside; 0.7 * (1 - 0.2) is above a half.
+    assert decided(dict(words), **options, regret_inside=0.2).bottleneck == "generalisation"
+    # Where next to nothing is gained inside, regret left over there changes nothing.
+    assert decided({**words, INSIDE: 0.4}, **options, regret_inside=0.9).bottleneck == "generalisation"
+
+
+def test_a_truth_that_does_harm_has_shown_nothing():
+    found = decided({BEST_OF_N: -0.1, OPEX_STEP: 0.0}, truth=-0.5)
+    assert (found.bottleneck, found.needs) == ("unknown", "more rollouts")
+
+
 def test_what_remains_names_the_value_though_q_helps():
     words = {BEST_OF_N: 3.0, OPEX_STEP: 1.0, INSIDE: 3.0, OUTSIDE: 0.0}
     assert decided(dict(words), best=BEST_OF_N, truth=5.0).bottleneck == "value"
@@ -235,11 +250,11 @@ def reading(gain, outside, left):
 
     nothing = found(0.0, 0.0, 0.0, n=0)
     part = Share(outside, Interval(outside - 0.1, outside + 0.1, ""))
-    return Reading(found(*gain), True, found(*gain), part, nothing, found(*left), nothing, None, True, False)
+    return Reading(found(*gain), True, found(*gain), part, nothing, None, found(*left), nothing, None, True, False)
 
 
 def test_shares_split_the_gain():
-    shares = shares_of(reading((0.5, 0.4, 0.6), 0.2, (0.1, 0.0, 0.2)))
+    shares = shares_of(reading((0.5, 0.4, 0.6), 0.2, (0.1, 0.0, 0.2)), THRESHOLDS)
     assert list(shares) == ["value", "extraction", "generalisation"]
     assert shares["value"].estimate == 0.1
     assert shares["extraction"].estimate == pytest.approx(0.4)

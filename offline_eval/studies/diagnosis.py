@@ -25,18 +25,19 @@ from offline_eval.studies.diagnosis_plan import DiagnosisPlan
 from offline_eval.studies.diagnosis_records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, Diagnosis
 from offline_eval.studies.fitted_critic import fit_critic
 from offline_eval.studies.labelling import stacked
-from offline_eval.studies.ladder import Climb, Surroundings
+from offline_eval.studies.ladder import Climb
 from offline_eval.studies.measurement import measure
 from offline_eval.studies.measurement_plan import Silent, Watcher
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
 from offline_eval.studies.playing_rungs import Forgetful, Keeper, Player
+from offline_eval.studies.surroundings import Surroundings
 from offline_eval.studies.truth_play import seek_truth
 from offline_eval.studies.verdict import verdict_of
 from offline_eval.studies.verdict_words import Asked
 from offline_eval.types import Critic, Predictor
 
 _GAMMA = 0.99
-_NUM_STATES = 5000
+_NUM_STATES = 2000
 _SECTIONS = ("policy_error", "q_rank", "q_bias", "regret", "coverage")
 
 
@@ -109,7 +110,7 @@ def diagnose(
         _refuse_without_rewards(dataset, visited)
         player = Player(policy, env, plan, keeper, watcher)
         climb = Climb(player, surroundings, dataset, rater, measurement.performance.evaluation.returns)
-        climb.share_outside = _share_outside(surroundings, visited)
+        climb.look(stacked(visited).sample(_NUM_STATES, np.random.default_rng(plan.seed)))
         climb.behaviour()
         climb.control()
         climb.steer()
@@ -253,9 +254,3 @@ def _refuse_without_rewards(dataset: Dataset, visited: list[LoggedEpisode]) -> N
         bare(f"0 in every step of {len(visited)} episodes and of the data"),
         "wrap the environment so that success pays",
     )
-
-
-def _share_outside(surroundings: Surroundings, visited: list[LoggedEpisode]) -> float:
-    """Share of the policy's steps at states that the data do not cover."""
-    states = stacked(visited).sample(_NUM_STATES, np.random.default_rng(0))
-    return float((surroundings.neighbours.distances(states.observations) > surroundings.threshold).float().mean())

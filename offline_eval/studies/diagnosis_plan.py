@@ -101,7 +101,7 @@ class DiagnosisPlan:
             "selection_episodes": 8,
             "num_near": (8,),
             "step_sizes": (0.0, 0.1, 0.4),
-            "truth": TruthPlan(num_starts=20, num_offsets=4, horizon=30),
+            "truth": TruthPlan(num_starts=20, num_near=4, num_offsets=8),
             "fitted_steps": 2000,
             "measure": MeasurementPlan(longest=300, ceiling_windows=20, num_states=300, trial=trial),
         }

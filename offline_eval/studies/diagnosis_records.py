@@ -170,6 +170,9 @@ class Ladder:
         segment_range: the same of the segments' returns; None where truth was sought in whole episodes, or not at all.
         best: name of the rung by Q that did best on the selection seeds; the policy where none did better.
         share_outside: share of the policy's steps outside the data's region; None where it is not known.
+        regret_inside: what Q claims for the data's actions over the policy's, a decision, in within-state spreads, at
+            the policy's own states inside of the region; None where there is no critic, or hardly such a state.
+        regret_outside: the same outside.
         reference: what it is held against, where there is something.
         missing: rungs that could not be played, and why.
         num_selection: episodes on which choices were made.
@@ -181,6 +184,8 @@ class Ladder:
     segment_range: float | None = None
     best: str = POLICY
     share_outside: float | None = None
+    regret_inside: float | None = None
+    regret_outside: float | None = None
     reference: Reference | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     num_selection: int = 0
@@ -210,6 +215,8 @@ class Ladder:
             "segment_range": None if self.segment_range is None else finite_or_none(self.segment_range),
             "best": self.best,
             "share_outside": self.share_outside,
+            "regret_inside": self.regret_inside,
+            "regret_outside": self.regret_outside,
             "reference": None if self.reference is None else self.reference.to_json(),
             "missing": dict(self.missing),
             "num_selection": self.num_selection,

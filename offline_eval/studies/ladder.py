@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from offline_eval.datasets.trajectories import Dataset
-from offline_eval.errors import InputError, bare
-from offline_eval.studies.candidates import states_of
-from offline_eval.studies.diagnosis_plan import DiagnosisPlan
+from offline_eval.studies.candidates import StateSample
 from offline_eval.studies.diagnosis_records import (
     BEHAVIOUR,
     BEST_OF_N,
@@ -33,59 +30,13 @@ from offline_eval.studies.diagnosis_records import (
 )
 from offline_eval.studies.ladder_arithmetic import against, paired_to_policy, range_of, scaled
 from offline_eval.studies.playing_rungs import Chosen, Option, Player
+from offline_eval.studies.surroundings import Surroundings, claimed_regret
 from offline_eval.types import Array, Critic, Predictor, Rule
 from offline_eval.wrappers import L2, OPEX
-from offline_eval.wrappers.reach import BestNear, NearbyActions, Neighbours, RandomNear, Region, Where
+from offline_eval.wrappers.reach import BestNear, RandomNear, Where
 
 _BEST_TRAJECTORIES = 0.1
 _WORTH_WHILE = 0.02  # of the range, on the selection seeds
-_SPLIT_STREAM = 11
-
-
-class Surroundings:
-    """What the data did near a state, and which states it covers.
-
-    Args:
-        dataset: what the policy was trained on.
-        plan: its split, its quantile and its sample.
-
-    Raises:
-        InputError: too few trajectories for a split, or fewer steps than neighbours are wanted.
-    """
-
-    def __init__(self, dataset: Dataset, plan: DiagnosisPlan) -> None:
-        self.training, self.validation = dataset.split(plan.validation_fraction, plan.seed)
-        known = self._sample(self.training, plan)
-        if len(known[0]) <= max(plan.num_near):
-            raise InputError(
-                "dataset",
-                f"must have more than {max(plan.num_near)} steps in its training part, to choose among neighbours",
-                bare(f"{len(known[0])}"),
-                "collect more episodes",
-            )
-        self.neighbours = Neighbours(*known, dataset.action_space)
-        held_out, _ = self._sample(self.validation, plan)
-        distances = self.neighbours.distances(held_out).numpy()
-        self.threshold = float(np.quantile(distances, plan.quantile))
-
-    @staticmethod
-    def _sample(part: Dataset, plan: DiagnosisPlan) -> tuple[Any, Array]:
-        generator = np.random.default_rng([_SPLIT_STREAM, plan.seed])
-        states, actions = states_of(part), part.actions
-        if isinstance(states.observations, dict):
-            raise InputError("dataset", "must have flat observations for a distance", bare("a dict"), "flatten them")
-        if len(states) <= plan.max_states:
-            return states.observations, actions
-        rows = np.sort(generator.choice(len(states), plan.max_states, replace=False))
-        return states.observations[rows], actions[rows]
-
-    def region(self, outside: bool) -> Region:
-        """The states that the data cover, or the others."""
-        return Region(self.neighbours, self.threshold, outside)
-
-    def proposal(self, num_near: int, std: float) -> NearbyActions:
-        """Candidates: as many offsets as actions of the data."""
-        return NearbyActions(self.neighbours, num_near, num_near, std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +88,7 @@ class Climb:
         self._chosen: dict[str, Chosen] = {}
         self._missing: dict[str, str] = {}
         self.share_outside: float | None = None
+        self.regrets: dict[bool, float | None] = {}
 
     # ---------------------------------------------------------------------------------------- what is played
 
@@ -144,6 +96,16 @@ class Climb:
         """What the data's own trajectories return."""
         note = "returns of the data's trajectories, from their own starts: not paired with the policy's"
         self._rungs[BEHAVIOUR] = Rung(BEHAVIOUR, "the data", np.asarray(self.dataset.returns), note=note)
+
+    def look(self, visited: StateSample) -> None:
+        """Where the policy goes, and what Q claims for the data's actions there, inside and outside."""
+        surroundings, critic = self.surroundings, self.critic
+        distances = surroundings.neighbours.distances(visited.observations).numpy()
+        outside = distances > surroundings.threshold
+        self.share_outside = float(outside.mean())
+        if critic is not None:
+            values = surroundings.values(critic, self.player.policy, visited, max(self.plan.num_near))
+            self.regrets = {part: claimed_regret(values, outside == part) for part in (False, True)}
 
     def control(self) -> None:
         """A random pick from the data's actions near the state."""
@@ -262,6 +224,8 @@ class Climb:
             segment_range=segment_range,
             best=self.best,
             share_outside=self.share_outside,
+            regret_inside=self.regrets.get(False),
+            regret_outside=self.regrets.get(True),
             reference=self._reference(rungs),
             missing=self._missing,
             num_selection=self.plan.selection_episodes,

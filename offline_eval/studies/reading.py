@@ -43,12 +43,14 @@ class Thresholds:
         gain: of a rung by Q.
         truth: of the truth over the best rung by Q; smaller, since the truth-guided rung is a lower bound.
         healthy: upper end of both intervals below which nothing better is said to be within reach.
+        misled: a loss by the truth from which on its labels count as noise.
         mild: a bottleneck worth less than this is called mild.
     """
 
     gain: float = 0.08
     truth: float = 0.05
     healthy: float = 0.16
+    misled: float = 0.03
     mild: float = 0.2
 
 
@@ -112,6 +114,7 @@ class Reading:
             lost, any action of the data helps it, and Q has not earned that.
         outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
         inside_gain: gain inside only; None without it.
+        regret_ratio: what Q claims for a decision inside over outside; None where it is not known.
         remaining: what the truth gains over the best rung by Q; None without truth.
         control: gain of a random pick from the data's actions over the policy.
         oracle: gain of the oracle over the policy; None without one.
@@ -124,6 +127,7 @@ class Reading:
     credited: Finding
     outside: Share | None
     inside_gain: Finding | None
+    regret_ratio: float | None
     remaining: Finding | None
     control: Finding
     oracle: Finding | None
@@ -155,6 +159,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         credited=credited,
         outside=outside,
         inside_gain=inside_gain,
+        regret_ratio=_ratio(ladder.regret_inside, ladder.regret_outside),
         remaining=remaining,
         control=_of(control, unit, thresholds.gain),
         oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
@@ -182,6 +187,10 @@ def _share(gains: Array) -> Array:
     positive = np.maximum(gains, 0.0)
     with np.errstate(invalid="ignore"):
         return np.asarray(positive[:, 1] / positive.sum(axis=1))
+
+
+def _ratio(inside: float | None, outside: float | None) -> float | None:
+    return None if inside is None or outside is None or not outside > 0.0 else inside / outside
 
 
 def _differs(rung: Rung) -> bool:

@@ -53,13 +53,13 @@ class TruthPlan:
     num_steered: int = 10
     longest: int = 200
     segment: int = 20
-    num_near: int = 4
-    num_offsets: int = 6
+    num_near: int = 8
+    num_offsets: int = 12
     std: float = 0.3
     num_rollouts: int = 2
-    horizon: int = 50
-    noise: float = 0.1
-    hold: int = 2
+    horizon: int = 25
+    noise: float = 0.03
+    hold: int = 4
 
     def __post_init__(self) -> None:
         for name in ("num_starts", "num_steered", "longest", "segment", "num_near", "num_rollouts", "horizon", "hold"):
@@ -70,14 +70,8 @@ class TruthPlan:
                 raise InputError(name, "must be >= 0", getattr(self, name))
 
     def where_steered(self) -> TruthPlan:
-        """A sixteenth of the work, for a base whose every step asks the critic; what is left then matters less."""
-        return replace(
-            self,
-            num_starts=min(self.num_starts, self.num_steered),
-            num_rollouts=1,
-            hold=2 * self.hold,
-            horizon=max(1, self.horizon // 2),
-        )
+        """Less of it, for a base whose every step asks the critic."""
+        return replace(self, num_starts=min(self.num_starts, self.num_steered))
 
 
 class Base:
@@ -286,8 +280,15 @@ class TruthPlay:
         return np.concatenate([proposed, *others], axis=1)
 
     def _ahead(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Array:
-        """Noise of all rollouts (num_live, horizon, num_rollouts, *shape)."""
-        return _drawn(generators, (self.plan.horizon, self.plan.num_rollouts, *shape))
+        """Noise of all rollouts (num_live, horizon, num_rollouts, *shape).
+
+        Every other rollout has the opposite noise of the one before: the best answer to a push that will not come
+        again cancels to first order, which else would be taken for the best action.
+        """
+        noise = _drawn(generators, (self.plan.horizon, self.plan.num_rollouts, *shape))
+        opposite = self.plan.num_rollouts // 2 * 2
+        noise[:, :, 1:opposite:2] = -noise[:, :, 0:opposite:2]
+        return noise
 
     def _scaled(self, actions: Array) -> Array:
         return self._scale.scale(actions.astype(np.float32)).reshape(len(actions), -1)

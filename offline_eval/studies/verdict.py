@@ -61,15 +61,36 @@ def decide(reading: Reading, thresholds: Thresholds) -> Decision:
 
 
 def _extraction_or_generalisation(reading: Reading, thresholds: Thresholds) -> Decision:
-    by_q, outside, inside = reading.by_q, reading.outside, reading.inside_gain
+    worth, part = reading.by_q.estimate, part_outside(reading, thresholds)
+    if part is None:
+        return Decision(EXTRACTION, "Q gains, and where is not known", worth=worth)
+    if part.estimate > 0.5:
+        return Decision(GENERALISATION, "Q gains, and mostly outside of the data's region", worth=worth)
+    return Decision(EXTRACTION, "Q gains, and as much for a decision inside of the data's region", worth=worth)
+
+
+def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
+    """The part of what Q gains that is for want of generalisation; None where that is not known.
+
+    Where most of the return is lost need not be where the policy is worse: one that is as wrong inside loses most
+    where it starts, or where a step weighs most. Only what is worse a decision outside than inside does not
+    generalise, unless acting inside gains next to nothing.
+    """
+    outside, inside = reading.outside, reading.inside_gain
     if outside is None or inside is None or not np.isfinite(outside.estimate):
-        return Decision(EXTRACTION, "Q gains, and where is not known", worth=by_q.estimate)
-    if outside.estimate > 0.5:
-        return Decision(GENERALISATION, "Q gains, and mostly outside of the data's region", worth=by_q.estimate)
-    return Decision(EXTRACTION, "Q gains, and inside of the data's region", worth=by_q.estimate)
+        return None
+    if inside.estimate <= thresholds.gain or reading.regret_ratio is None:
+        return outside
+    worse = max(0.0, 1.0 - reading.regret_ratio)
+    interval = replace(outside.ci95, low=worse * outside.ci95.low, high=worse * outside.ci95.high)
+    return Share(worse * outside.estimate, interval)
 
 
 def _healthy_or_unknown(reading: Reading, left: Finding, thresholds: Thresholds) -> Decision:
+    if left.high < -thresholds.misled:
+        return Decision(
+            UNKNOWN, "what the truth's rollouts chose did harm: they are too few or too short", "more rollouts"
+        )
     if max(reading.by_q.high, left.high) < thresholds.healthy:
         return Decision(NONE, "neither Q nor the truth gains anything that matters")
     wider = max((reading.by_q, left), key=lambda found: found.high)
@@ -99,18 +120,18 @@ def _more(found: Finding) -> str:
     return f"about {found.required_n - found.n} more episodes"
 
 
-def shares_of(reading: Reading) -> dict[str, Share]:
+def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
     """What removing each bottleneck is worth, in units of the ladder's range."""
     unknown = Share(float("nan"), Interval(-np.inf, np.inf, "none", "not known"))
     value = unknown if reading.remaining is None else reading.remaining.share
-    gain, outside = reading.by_q.share, reading.outside
+    gain, part = reading.by_q.share, part_outside(reading, thresholds)
     if gain.estimate == 0.0 and reading.by_q.n == 0:
         extraction = generalisation = gain
-    elif outside is None or not np.isfinite(outside.estimate):
+    elif part is None:
         extraction, generalisation = gain, unknown
     else:
-        extraction = _part(gain, 1.0 - outside.estimate, 1.0 - outside.ci95.high, 1.0 - outside.ci95.low)
-        generalisation = _part(gain, outside.estimate, outside.ci95.low, outside.ci95.high)
+        extraction = _part(gain, 1.0 - part.estimate, 1.0 - part.ci95.high, 1.0 - part.ci95.low)
+        generalisation = _part(gain, part.estimate, part.ci95.low, part.ci95.high)
     return dict(zip(BOTTLENECKS, (value, extraction, generalisation), strict=True))
 
 
@@ -139,7 +160,7 @@ def verdict_of(
     decision = decide(reading, thresholds)
     return Verdict(
         bottleneck=decision.bottleneck,
-        shares=shares_of(reading),
+        shares=shares_of(reading, thresholds),
         evidence=evidence_of(ladder, reading, measurement),
         recommendation=recommendation_for(decision.bottleneck, decision.needs, ladder, reading, asked),
         sentence=sentence_of(
