@@ -1,0 +1,39 @@
+"""A few clear cases of the bench, two seeds each: the verdict names what was planted. `benchmarks/` has all of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from offline_eval.problems import LinearQuadraticProblem, MazeProblem, plant
+from offline_eval.studies import DiagnosisPlan, diagnose
+from offline_eval.studies.truth_rung import TruthPlan
+
+PLAN = DiagnosisPlan(
+    measure=None,
+    workers=1,
+    n_envs=20,
+    episodes=20,
+    selection_episodes=12,  # a policy that fails in a few starts must be seen to fail here, too
+    num_near=(12,),
+    step_sizes=(0.0, 0.3),
+    num_steps=1,
+    max_states=3000,
+    truth=TruthPlan(num_starts=20),
+)
+CASES = [
+    ("maze", "healthy", "none"),
+    ("maze", "value 2", "value"),
+    ("maze", "extraction 1", "extraction"),
+    ("maze", "generalisation 1", "generalisation"),
+    ("carts", "extraction 1", "extraction"),
+    ("carts", "generalisation 1", "generalisation"),
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("problem", "fault", "expected"), CASES)
+def test_the_verdict_names_what_was_planted(problem, fault, expected, seed):
+    case = plant(MazeProblem() if problem == "maze" else LinearQuadraticProblem(seed), fault, seed, num_trajectories=60)
+    verdict = diagnose(case.policy, case.env, case.dataset, critic=case.critic, plan=PLAN).verdict
+    assert verdict.bottleneck == expected, verdict.evidence
+    assert verdict.sentence
