@@ -138,7 +138,7 @@ def _path(request: pytest.FixtureRequest, name: str) -> Path:
 
 def _or_skip(said: Any, name: str) -> Any:
     if said is None:
-        pytest.skip(f"needs --offline-eval-{name} {OPTIONS[name][0]}, or offline_eval_{name} in the ini file")
+        pytest.skip(f"needs --offline-eval-{name}={OPTIONS[name][0]}, or offline_eval_{name} in the ini file")
     return said
 
 

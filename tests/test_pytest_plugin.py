@@ -7,10 +7,15 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from offline_eval import EpisodePlan, evaluate, testing
+from offline_eval.errors import InputError
 from offline_eval.testing import cache
+from offline_eval.testing.given import GivenAgent
 
 pytest_plugins = "pytester"
 
@@ -69,7 +74,7 @@ def test_without_an_agent_a_test_is_skipped_and_says_which_option_is_missing(pro
     done = project.runpytest_inprocess("-rs")
     done.assert_outcomes(skipped=5)
     for name, stand_in in {"agent": "FILE", "dataset": "PATH", "oracle": "FILE", "env": "ID"}.items():
-        assert f"needs --offline-eval-{name} {stand_in}, or offline_eval_{name} in the ini file" in skips(done)
+        assert f"needs --offline-eval-{name}={stand_in}, or offline_eval_{name} in the ini file" in skips(done)
 
 
 def test_every_agent_of_the_command_line_runs_the_test(project):
@@ -167,6 +172,30 @@ def test_critic_dataset_and_oracle(project, tiny_td3):
     assert "must have a Q(s, a). Received PPO" in line
 
 
+def test_an_agent_trained_behind_a_vecnormalize(project, tiny_ppo_pendulum):
+    env = VecNormalize(DummyVecEnv([lambda: gym.make(ENV)]))
+    env.reset()
+    env.save(project.path / "statistics.pkl")
+    tiny_ppo_pendulum.save(project.path / "ppo.zip")
+    project.makepyfile("""
+        import pytest
+
+        @pytest.mark.offline_eval(agent="ppo.zip", normalize="statistics.pkl")
+        def test_it(agent):
+            assert type(agent.model).__name__ == "Normalized"
+    """)
+    project.runpytest_inprocess(f"--offline-eval-env={ENV}").assert_outcomes(passed=1)
+
+
+def test_a_given_agent_is_opened_once_for_each_environment(agents):
+    given = GivenAgent(agents / "sac.zip")
+    with pytest.raises(InputError, match="`env` must be known to open the agent"):
+        given.predict(np.zeros(3))
+    assert given.opened(ENV) is given.opened(ENV)
+    assert given.opened(lambda: gym.make(ENV)) is not given.opened(ENV)
+    assert (Path(given), given.name) == (agents / "sac.zip", "sac.zip")
+
+
 # ---- one rollout
 
 
@@ -199,6 +228,23 @@ def test_ten_assertions_cost_one_rollout(project, workers):
     assert len(json.loads((project.path / "told.json").read_text())["tests"]) == 10
     done.stdout.fnmatch_lines(["*= offline-eval =*", "sac.zip in Pendulum-v1: *; 6 episodes*"])
     done = project.runpytest_inprocess(*options[:2])  # a later run plays nothing
+    assert seeds_played(project) == [0, 1, 2, 3, 4, 5]
+
+
+def test_assertions_about_states_share_the_rollout_too(project):
+    project.makepyfile("""
+        from offline_eval.testing import assert_kendall_tau, assert_return_at_least
+
+        WORDS = {"env": "Pendulum-v1", "plan": 6, "undecided": "skip"}
+
+        def test_return(agent):
+            assert_return_at_least(agent, -3000.0, bounds=(-3300.0, 0.0), **WORDS)
+
+        def test_rank(agent):
+            assert_kendall_tau(agent, 0.0, **WORDS)
+    """)
+    done = project.runpytest_inprocess("--offline-eval-agent=sac.zip")
+    assert "failed" not in done.parseoutcomes()
     assert seeds_played(project) == [0, 1, 2, 3, 4, 5]
 
 
@@ -333,6 +379,15 @@ def test_an_agent_that_cannot_be_opened_is_said_in_one_line(project, options, li
     done.assert_outcomes(errors=1)
     (said,) = errors(done)
     assert line in said
+
+
+def test_a_file_elsewhere_behind_a_space_is_refused(project, agents):
+    project.makepyfile("def test_it(agent): pass")
+    project.runpytest_inprocess("--offline-eval-agent", "sac.zip").assert_outcomes(passed=1)
+    project.runpytest_inprocess(f"--offline-eval-agent={agents / 'sac.zip'}").assert_outcomes(passed=1)
+    done = project.runpytest_inprocess("--offline-eval-agent", agents / "sac.zip")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in done.errlines if "`--offline-eval-agent` must be joined to its value by =" in line]
 
 
 @pytest.mark.parametrize(

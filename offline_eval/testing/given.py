@@ -53,7 +53,7 @@ class GivenAgent:
 
         env = self.env if env is None else env
         if env is None:
-            raise InputError("env", "must be known to open the agent", bare("nothing"), "pass --offline-eval-env ID")
+            raise InputError("env", "must be known to open the agent", bare("nothing"), "pass --offline-eval-env=ID")
         if not isinstance(env, str):
             return load_sb3(self.path, env, self.device, normalize=self.normalize)
         if env not in self._opened:

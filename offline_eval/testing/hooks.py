@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
+_NEED_STATES = {"assert_kendall_tau", "assert_q_bias", "assert_evaluation_mse", "assert_covers"}
+"""Assertions about visited states: where tests import one, states are kept from the first episode on."""
+
 _OUTCOMES = "offline_eval_outcomes"
 """The attribute of a report in which outcomes travel from a worker process to the one that prints."""
 
@@ -36,11 +39,11 @@ class Episodes:
 
     Args:
         where: tells the folder of the cache; None for one that lives as long as this run.
-        states: whether to keep visited states from the start.
+        states: whether to keep visited states from the start; may be changed until the first episode.
     """
 
     def __init__(self, where: Callable[[], Path | None], states: bool) -> None:
-        self._where, self._states = where, states
+        self._where, self.states = where, states
         self._cache: EpisodeCache | None = None
         self._temporary: TemporaryDirectory[str] | None = None
 
@@ -64,7 +67,7 @@ class Episodes:
             if folder is None:
                 self._temporary = TemporaryDirectory(prefix="offline-eval-")
                 folder = Path(self._temporary.name)
-            self._cache = EpisodeCache(folder, states=self._states)
+            self._cache = EpisodeCache(folder, states=self.states)
         return self._cache
 
     def close(self) -> None:
@@ -101,12 +104,18 @@ class Watcher:
         if self._is_worker:
             return
         try:
+            self.settings.check_joined()
             self.settings.number("episodes", 1, DEFAULT_EPISODES)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
         path = self.settings.path("json")
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise pytest.UsageError(str(InputError("--offline-eval-json", "must be a file in a folder", str(path))))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """One rollout is enough for assertions about returns and about states, if its states are kept."""
+        modules = {module for item in session.items if (module := getattr(item, "module", None)) is not None}
+        self._source.states |= any(_NEED_STATES & vars(module).keys() for module in modules)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ OPTIONS = {
     "cache": ("DIR", "where episodes are kept (default: in pytest's own cache)"),
 }
 """Words of the command line and the ini file, with what stands for their value and their help."""
+
+_FLAGS = {f"--offline-eval-{name}" for name in OPTIONS}
 
 MARKER = "offline_eval"
 MARKER_WORDS = ("agent", "env", "dataset", "oracle", "critic", "normalize", "episodes", "seed")
@@ -73,6 +76,23 @@ class Settings:
         if number < lowest:
             raise InputError(argument, f"must be >= {lowest}", number)
         return number
+
+    def check_joined(self) -> None:
+        """Refuse a file that lies elsewhere and is written behind a space.
+
+        pytest looks for its ini file before it knows the options of plugins. It takes such a file for a place of tests,
+        looks beside it and above, and overlooks the project's own ini file.
+
+        Raises:
+            InputError: it lies outside the folder where pytest was started.
+        """
+        here, words = self._config.invocation_params.dir.resolve(), self._config.invocation_params.args
+        for option, value in pairwise(words):
+            path = (here / value).resolve()
+            if option in _FLAGS and path.exists() and not path.is_relative_to(here):
+                rule = "must be joined to its value by = where that lies outside the current folder"
+                way_out = "pytest takes a word of its own for a place of tests, and would look there for its ini file"
+                raise InputError(str(option), rule, str(value), way_out)
 
     def _marked(self, name: str, node: pytest.Item | None) -> Any:
         found = None
