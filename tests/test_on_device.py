@@ -212,6 +212,13 @@ def test_what_cannot_be_recorded_is_refused(model):
             make()
 
 
+def test_what_is_only_held_by_what_could_learn_is_recorded(model):
+    actor, critic = actor_of(model), critic_of(model)
+    for rule in (Fused(actor), Fused(actor, OPEX(critic, 0.1)), Guarded(OPEX(critic, 0.1), LineSearch())):
+        CudaGraph(rule)
+        CudaGraph(CudaGraph(rule))
+
+
 # Policy and rule as one
 
 

@@ -23,7 +23,7 @@ from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import CriticError, InputError, bare
-from offline_eval.types import Array, Remembering, Rule, Startable, Steered
+from offline_eval.types import Array, Rule, Startable, Steered
 from offline_eval.wrappers.rules import SteeringRule
 from offline_eval.wrappers.seen_states import leaves, map_record
 
@@ -185,7 +185,7 @@ class _Graph:
 
 def _learns(rule: Any) -> bool:
     """Whether a rule, or a rule inside it, keeps a memory of its rows."""
-    inner = [getattr(rule, name, None) for name in ("rule", "like")]
-    if any(isinstance(part, Rule) and _learns(part) for part in inner):
-        return True
-    return isinstance(rule, Startable) and isinstance(rule.start(), Remembering) and not any(inner)
+    inner = [part for name in ("rule", "like") if isinstance(part := getattr(rule, name, None), Rule)]
+    if inner:
+        return any(_learns(part) for part in inner)
+    return isinstance(rule, Startable) and rule.start() is not rule
