@@ -61,7 +61,8 @@ def ladder(gains, best=POLICY, truth=None, segments=False, **more):
             guided, paired=paired, rank_p_value=p_value, control=best, against_control=remaining,
             control_p_value=remaining_p,
         )  # fmt: skip
-    span, noise = range_of(list(rungs.values()))
+    top = -np.inf if segments or truth is None else rungs[TRUTH].summary.mean
+    span, noise = range_of([rung for rung in rungs.values() if rung.name != TRUTH], top)
     rungs = {n: r if r.paired is None else replace(r, gain=scaled(r.paired, span)) for n, r in rungs.items()}
     return Ladder(tuple(rungs.values()), span, noise, best=best, num_selection=8, **more)
 
@@ -79,7 +80,7 @@ def test_the_range_runs_from_the_worse_of_policy_and_control_to_the_best():
     oracle, data = Rung(ORACLE, "", np.array([50.0, 50.0])), Rung(BEHAVIOUR, "", np.array([-70.0]))
     # Control -2, policy 1, OPEX 3: harm, oracle and data do not stretch it. Paired differences 4 and 6: error 1.
     assert range_of([policy, control, harm, gain, oracle, data]) == (5.0, pytest.approx(1.0))
-    assert range_of([policy, control, harm, gain], more=4.0)[0] == 7.0
+    assert range_of([policy, control, harm, gain], top=5.0)[0] == 7.0
 
 
 def test_the_rank_test_is_wilcoxons():

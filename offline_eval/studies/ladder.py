@@ -202,17 +202,18 @@ class Climb:
         for name, rung in self._rungs.items():
             if name not in (POLICY, BEHAVIOUR):
                 rungs[name] = paired_to_policy(rung, policy, None if name == ORACLE else control)
-        segment_range, more = None, 0.0
+        segment_range, left = None, 0.0
         if isinstance(truth, str):
             self._missing[TRUTH] = truth
         else:
             rungs[TRUTH] = self._truth(truth)
             if truth.control is None:
-                more = float(np.mean(truth.guided - truth.policy))
+                left = float(np.mean(truth.guided - truth.base))
             else:
                 means = [float(np.mean(part)) for part in (truth.policy, truth.base, truth.guided, truth.control)]
                 segment_range = max(means) - min(means[0], means[3])
-        span, noise = range_of([rung for name, rung in rungs.items() if name != TRUTH], more)
+        top = rungs[self.best].summary.mean + left
+        span, noise = range_of([rung for name, rung in rungs.items() if name != TRUTH], top)
         for name, rung in rungs.items():
             if rung.paired is not None:
                 unit = segment_range if rung.unit == "segment" and segment_range is not None else span

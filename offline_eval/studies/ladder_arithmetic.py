@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import nan, sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,7 +61,7 @@ def paired_to_policy(rung: Rung, policy: Rung, control: Rung | None) -> Rung:
     )
 
 
-def range_of(rungs: list[Rung], more: float = 0.0) -> tuple[float, float]:
+def range_of(rungs: list[Rung], top: float = -inf) -> tuple[float, float]:
     """From the worse of policy and control to the best rung, and the standard error of that.
 
     The control counts at both ends, so that the range does not vanish where the policy is the worst rung, or the best.
@@ -70,14 +70,12 @@ def range_of(rungs: list[Rung], more: float = 0.0) -> tuple[float, float]:
 
     Args:
         rungs: played in episodes.
-        more: what the truth gained over the policy.
+        top: mean return of the best rung by Q with the truth at its side: it may have been played from fewer starts.
     """
     paired = [rung for rung in rungs if rung.name not in (BEHAVIOUR, ORACLE) and rung.unit == "episode"]
-    policy = next(rung for rung in paired if rung.name == POLICY)
     low = min((rung for rung in paired if rung.name in (POLICY, CONTROL)), key=_mean)
     high = max(paired, key=_mean)
-    best = max(_mean(high), _mean(policy) + more)
-    return best - _mean(low), _error(high.returns - low.returns)
+    return max(_mean(high), top) - _mean(low), _error(high.returns - low.returns)
 
 
 def _mean(rung: Rung) -> float:
