@@ -115,7 +115,7 @@ class Watcher:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """One rollout is enough for assertions about returns and about states, if its states are kept."""
         modules = {module for item in session.items if (module := getattr(item, "module", None)) is not None}
-        self._source.states |= any(_NEED_STATES & vars(module).keys() for module in modules)
+        self._source.states |= any(_NEED_STATES & getattr(module, "__dict__", {}).keys() for module in modules)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -125,9 +125,11 @@ class Watcher:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, pytest.TestReport]:
-        """The outcomes travel with the report; our own errors are shown without our own frames."""
+        """The outcomes travel with the report; what we say to the test's author is shown without our own frames."""
         error = None if call.excinfo is None else call.excinfo.value
-        if isinstance(error, OfflineEvalError) and not self._config.getoption("fulltrace"):
+        # Bad input, and a property that does not hold; whatever else goes wrong may be ours to look into.
+        said = isinstance(error, OfflineEvalError) and isinstance(error, ValueError | AssertionError)
+        if error is not None and said and not self._config.getoption("fulltrace"):
             error.__cause__, error.__suppress_context__ = None, True  # its message holds what the cause said
             call.excinfo = pytest.ExceptionInfo.from_exception(error.with_traceback(_without_ours(error.__traceback__)))
         report: pytest.TestReport = yield
