@@ -26,7 +26,15 @@ from offline_eval.studies.diagnosis_records import (
     Rung,
     Share,
 )
-from offline_eval.studies.ladder_arithmetic import against, paired_to_policy, range_of, scaled, signed_rank_p_value
+from offline_eval.studies.ladder_arithmetic import (
+    against,
+    is_gain,
+    lower_end,
+    paired_to_policy,
+    range_of,
+    scaled,
+    signed_rank_p_value,
+)
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
 from offline_eval.studies.reading import Finding, Reading, Thresholds, finding, read, share_outside
 from offline_eval.studies.verdict import decide, shares_of, verdict_of
@@ -102,6 +110,18 @@ def test_a_catastrophe_does_not_hide_a_gain_from_the_rank_test():
     paired, p_value = against(Rung(OPEX_STEP, "", LUCK + differences), policy)
     assert paired.ci95.low < 0.0 < paired.mean_difference
     assert finding(paired, p_value, 10.0, 0.08).is_gain
+
+
+def test_a_rung_that_was_picked_pays_for_it():
+    # Of 10 pairs t is 2.262 at 95 % and 2.685 at 97.5 %: the lower end goes from .1 to 1 - .9 * 2.685 / 2.262.
+    difference = replace(
+        ladder({OPEX_STEP: 0.0})[OPEX_STEP].paired, n=10, mean_difference=1.0, ci95=Interval(0.1, 1.9, "")
+    )
+    assert lower_end(difference, 2) == pytest.approx(1 - 0.9 * 2.685 / 2.262, abs=1e-3)
+    assert is_gain(difference, None)
+    assert not is_gain(difference, None, num_tried=2)
+    assert is_gain(replace(difference, wins=10, losses=0), 0.01, num_tried=2)
+    assert not is_gain(replace(difference, wins=10, losses=0), 0.02, num_tried=2)
 
 
 def test_share_outside_by_hand():
@@ -251,7 +271,9 @@ def reading(gain, outside, left):
 
     nothing = found(0.0, 0.0, 0.0, n=0)
     part = Share(outside, Interval(outside - 0.1, outside + 0.1, ""))
-    return Reading(found(*gain), True, found(*gain), part, nothing, None, found(*left), nothing, None, True, False)
+    return Reading(
+        found(*gain), True, True, found(*gain), part, nothing, None, found(*left), nothing, None, True, False
+    )
 
 
 def test_shares_split_the_gain():

@@ -168,7 +168,7 @@ class Ladder:
         range: return units from the worse of policy and control to the best rung; the unit of every `gain` of episodes.
         range_noise: standard error of the range.
         segment_range: the same of the segments' returns; None where truth was sought in whole episodes, or not at all.
-        best: name of the rung by Q that did best on the selection seeds; the policy where none did better.
+        best: name of the better rung by Q; the policy where neither gained anything.
         share_outside: share of the policy's steps outside the data's region; None where it is not known.
         regret_inside: what Q claims for the data's actions over the policy's, a decision, in within-state spreads, at
             the policy's own states inside of the region; None where there is no critic, or hardly such a state.

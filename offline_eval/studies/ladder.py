@@ -28,7 +28,7 @@ from offline_eval.studies.diagnosis_records import (
     Reference,
     Rung,
 )
-from offline_eval.studies.ladder_arithmetic import against, paired_to_policy, range_of, scaled
+from offline_eval.studies.ladder_arithmetic import against, is_gain, paired_to_policy, range_of, scaled
 from offline_eval.studies.playing_rungs import Chosen, Option, Player
 from offline_eval.studies.surroundings import Surroundings, claimed_regret
 from offline_eval.types import Array, Critic, Predictor, Rule
@@ -36,7 +36,7 @@ from offline_eval.wrappers import L2, OPEX
 from offline_eval.wrappers.reach import BestNear, RandomNear, Where
 
 _BEST_TRAJECTORIES = 0.1
-_WORTH_WHILE = 0.02  # of the range, on the selection seeds
+_WORTH_WHILE = 0.02  # of the range
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class Climb:
         """The better of the two rungs by Q, inside of the data's region only, and outside only."""
         if self.best == POLICY:
             for name in (INSIDE, OUTSIDE):
-                self._missing.setdefault(name, "no rung by Q did better than the policy on the selection seeds")
+                self._missing.setdefault(name, "no rung by Q gained anything")
             return
         rule = self._chosen[self.best].option.rule
         assert rule is not None
@@ -173,14 +173,23 @@ class Climb:
             return None
         return OPEX(critic, step_size / self.plan.num_steps, num_steps=self.plan.num_steps, direction=L2())
 
-    @property
+    @cached_property
     def best(self) -> str:
-        """The rung by Q that did best on the selection seeds; the policy where that gain is next to nothing."""
-        gains = {name: self._chosen[name].gain for name in (BEST_OF_N, OPEX_STEP) if name in self._chosen}
-        means = [rung.summary.mean for name, rung in self._rungs.items() if name in (POLICY, CONTROL, *gains)]
-        if not gains or max(gains.values()) <= _WORTH_WHILE * (max(means) - min(means)):
+        """The better of the rungs by Q, if it gains beyond chance and more than next to nothing; else the policy.
+
+        It is the better one on the reporting seeds, which costs half of the level: a few starts where the policy is
+        lost may all be missing among the selection seeds.
+        """
+        policy = self._rungs[POLICY]
+        tried = [self._rungs[name] for name in (BEST_OF_N, OPEX_STEP) if name in self._rungs]
+        tried = [rung for rung in tried if rung.returns is not policy.returns]
+        if not tried:
             return POLICY
-        return max(gains, key=gains.__getitem__)
+        best = max(tried, key=lambda rung: rung.summary.mean)
+        difference, p_value = against(best, policy)
+        means = [rung.summary.mean for rung in (policy, self._rungs[CONTROL], *tried)]
+        worth = difference.mean_difference > _WORTH_WHILE * (max(means) - min(means))
+        return best.name if worth and is_gain(difference, p_value, len(tried)) else POLICY
 
     @property
     def best_rule(self) -> Rule | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from offline_eval.stats import Interval, PairedDifference, paired_difference
+from offline_eval.stats.intervals import LEVEL
 from offline_eval.studies.diagnosis_records import (
     BEHAVIOUR,
     CONTROL,
@@ -18,6 +19,9 @@ from offline_eval.studies.diagnosis_records import (
     Share,
 )
 from offline_eval.types import Array
+
+RANK_LEVEL = 0.025
+"""Of a rank test that stands in for an interval."""
 
 
 def signed_rank_p_value(differences: ArrayLike) -> float:
@@ -43,6 +47,33 @@ def scaled(difference: PairedDifference, unit: float) -> Share:
 def against(rung: Rung, other: Rung) -> tuple[PairedDifference, float]:
     """The difference of two rungs that were played on the same starts, and the p-value of its rank test."""
     return paired_difference(rung.returns, other.returns), signed_rank_p_value(rung.returns - other.returns)
+
+
+def is_gain(difference: PairedDifference, p_value: float | None, num_tried: int = 1) -> bool:
+    """Whether a mean difference is above 0 beyond chance, by its interval or by the rank test.
+
+    Two catastrophic episodes break an interval and not the ranks; small wins that do not outweigh them are no gain.
+
+    Args:
+        difference: of returns.
+        p_value: of its rank test.
+        num_tried: rungs among which this one was picked: the level is divided by it (Bonferroni).
+    """
+    if not difference.mean_difference > 0.0:
+        return False
+    by_rank = p_value is not None and p_value < RANK_LEVEL / num_tried and difference.wins > difference.losses
+    return by_rank or lower_end(difference, num_tried) > 0.0
+
+
+def lower_end(difference: PairedDifference, num_tried: int = 1) -> float:
+    """The lower end of the interval, at a level divided by `num_tried`: stretched as Student's t is."""
+    if num_tried == 1 or difference.n < 2:
+        return difference.ci95.low
+    from scipy.special import stdtrit
+
+    degrees, tail = difference.n - 1, (1.0 - LEVEL) / 2.0
+    stretch = float(stdtrit(degrees, 1.0 - tail / num_tried) / stdtrit(degrees, 1.0 - tail))
+    return difference.mean_difference - stretch * (difference.mean_difference - difference.ci95.low)
 
 
 def paired_to_policy(rung: Rung, policy: Rung, control: Rung | None) -> Rung:

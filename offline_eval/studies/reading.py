@@ -18,6 +18,7 @@ from offline_eval.studies.diagnosis_records import (
     BEST_OF_N,
     CONTROL,
     INSIDE,
+    OPEX_STEP,
     ORACLE,
     OUTSIDE,
     POLICY,
@@ -26,12 +27,11 @@ from offline_eval.studies.diagnosis_records import (
     Rung,
     Share,
 )
-from offline_eval.studies.ladder_arithmetic import against, scaled
+from offline_eval.studies.ladder_arithmetic import RANK_LEVEL, against, is_gain, scaled
 from offline_eval.types import Array
 
 _RESAMPLES = 2000
 _LEVEL = 0.95
-_RANK_LEVEL = 0.0125
 _RESAMPLE_STREAM = 17
 
 
@@ -84,7 +84,9 @@ class Finding:
 _NOTHING = Finding(Share(0.0, Interval(0.0, 0.0, "the policy itself")), 0, False, None)
 
 
-def finding(difference: PairedDifference, p_value: float | None, unit: float, threshold: float) -> Finding:
+def finding(
+    difference: PairedDifference, p_value: float | None, unit: float, threshold: float, num_tried: int = 1
+) -> Finding:
     """A paired difference as a gain in units of a range.
 
     Args:
@@ -92,15 +94,14 @@ def finding(difference: PairedDifference, p_value: float | None, unit: float, th
         p_value: of its rank test: two catastrophic episodes break the interval, and not this.
         unit: the range.
         threshold: that the gain is held against.
+        num_tried: rungs among which this one was picked.
     """
     share = scaled(difference, unit)
-    by_rank = p_value is not None and p_value < _RANK_LEVEL and difference.wins > difference.losses
-    is_gain = difference.mean_difference > 0.0 and (difference.ci95.low > 0.0 or by_rank)
     half = (share.ci95.high - share.ci95.low) / 2.0
     required = None
     if np.isfinite(half) and difference.n > 1:
         required = ceil(difference.n * (half / (threshold / 2.0)) ** 2)
-    return Finding(share, difference.n, is_gain, required)
+    return Finding(share, difference.n, is_gain(difference, p_value, num_tried), required)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Reading:
     """What of a ladder decides.
 
     Attributes:
-        by_q: gain of the best rung by Q over the policy; 0 where the policy did best on the selection seeds.
+        by_q: gain of the better rung by Q over the policy.
+        is_base: whether that rung is what the truth goes on from; else the policy is, and the gain is next to nothing.
         beats_control: whether that rung beats a random pick from the data's actions.
         credited: what Q itself is worth: the gain over the better of policy and that random pick. Where the policy is
             lost, any action of the data helps it, and Q has not earned that.
@@ -123,6 +125,7 @@ class Reading:
     """
 
     by_q: Finding
+    is_base: bool
     beats_control: bool
     credited: Finding
     outside: Share | None
@@ -140,14 +143,17 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     unit = ladder.range
     policy, best, control = ladder[POLICY], ladder[ladder.best], ladder[CONTROL]
     by_q, credited, beats_control, outside, inside_gain = _NOTHING, _NOTHING, False, None, None
-    if ladder.best != POLICY:
-        by_q = _of(best, unit, thresholds.gain)
+    tried = [rung for name in (BEST_OF_N, OPEX_STEP) if (rung := ladder.get(name)) is not None]
+    tried = [rung for rung in tried if rung.paired is not None and rung.paired.ties < rung.paired.n]
+    if tried:
+        best = best if best.name != POLICY else max(tried, key=lambda rung: rung.summary.mean)
+        by_q = _of(best, unit, thresholds.gain, len(tried))
         own = finding(*against(best, control), unit, thresholds.gain)
         beats_control = own.is_gain
         credited = min(by_q, own, key=lambda found: found.estimate)
-        if INSIDE in ladder and OUTSIDE in ladder:
-            inside_gain = _of(ladder[INSIDE], unit, thresholds.gain)
-            outside = share_outside(policy.returns, ladder[INSIDE].returns, ladder[OUTSIDE].returns)
+    if INSIDE in ladder and OUTSIDE in ladder:
+        inside_gain = _of(ladder[INSIDE], unit, thresholds.gain)
+        outside = share_outside(policy.returns, ladder[INSIDE].returns, ladder[OUTSIDE].returns)
     truth, remaining = ladder.get(TRUTH), None
     if truth is not None and truth.against_control is not None:
         span = unit if ladder.segment_range is None else ladder.segment_range
@@ -155,6 +161,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     oracle = ladder.get(ORACLE)
     return Reading(
         by_q=by_q,
+        is_base=ladder.best != POLICY,
         beats_control=beats_control,
         credited=credited,
         outside=outside,
@@ -195,9 +202,9 @@ def _ratio(inside: float | None, outside: float | None) -> float | None:
 
 def _differs(rung: Rung) -> bool:
     """Whether it differs from the policy beyond chance, by ranks: a few catastrophes make the range uncertain."""
-    return rung.rank_p_value is not None and rung.rank_p_value < _RANK_LEVEL
+    return rung.rank_p_value is not None and rung.rank_p_value < RANK_LEVEL
 
 
-def _of(rung: Rung, unit: float, threshold: float) -> Finding:
+def _of(rung: Rung, unit: float, threshold: float, num_tried: int = 1) -> Finding:
     assert rung.paired is not None
-    return finding(rung.paired, rung.rank_p_value, unit, threshold)
+    return finding(rung.paired, rung.rank_p_value, unit, threshold, num_tried)

@@ -49,7 +49,7 @@ def decide(reading: Reading, thresholds: Thresholds) -> Decision:
             "an environment, starts or data in which actions make a difference, or more episodes",
         )
     by_q, left = reading.by_q, reading.remaining
-    helps = by_q.is_gain and by_q.estimate > thresholds.gain and reading.beats_control
+    helps = reading.is_base and by_q.is_gain and by_q.estimate > thresholds.gain and reading.beats_control
     truth_helps = left is not None and left.is_gain and left.estimate > thresholds.truth
     if truth_helps and left is not None and (not helps or left.estimate > reading.credited.estimate):
         return Decision(VALUE, "the truth gains what no rung by Q gains", worth=left.estimate)
@@ -125,8 +125,9 @@ def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
     unknown = Share(float("nan"), Interval(-np.inf, np.inf, "none", "not known"))
     value = unknown if reading.remaining is None else reading.remaining.share
     gain, part = reading.by_q.share, part_outside(reading, thresholds)
-    if gain.estimate == 0.0 and reading.by_q.n == 0:
-        extraction = generalisation = gain
+    if not reading.is_base:
+        bound = Interval(0.0, max(0.0, gain.ci95.high), "no rung by Q gains anything")
+        extraction = generalisation = Share(0.0, bound)
     elif part is None:
         extraction, generalisation = gain, unknown
     else:

@@ -104,7 +104,7 @@ def _by_q(ladder: Ladder, reading: Reading) -> list[str]:
     if ladder.best == POLICY:
         found = [_gain(rung) for name in (BEST_OF_N, OPEX_STEP) if (rung := ladder.get(name)) is not None]
         return [
-            f"No choice by Q did better than the policy on {ladder.num_selection} selection seeds; on fresh ones "
+            f"No rung by Q gains anything, each as it did best on {ladder.num_selection} other seeds: on fresh ones "
             f"{', '.join(found)}."
         ]
     best = ladder[ladder.best]
