@@ -24,7 +24,7 @@ import torch as th
 
 from offline_eval.problems import FAULTS, Case, LinearQuadraticProblem, MazeProblem, plant
 from offline_eval.studies.diagnosis import diagnose
-from offline_eval.studies.diagnosis_plan import DiagnosisPlan
+from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
 from offline_eval.studies.truth_rung import TruthPlan
 from offline_eval.studies.verdict import Asked, verdict_of
 
@@ -33,6 +33,8 @@ NAMES = ("value", "extraction", "generalisation", "none", "unknown")
 PROBLEMS = {"maze": lambda seed: MazeProblem(), "carts": LinearQuadraticProblem}
 PLAN = DiagnosisPlan(
     measure=None,
+    extractions=Extractions(gradient_steps=0),
+    learning_rates=(),
     workers=1,
     n_envs=50,
     episodes=30,

@@ -17,6 +17,7 @@ from offline_eval.errors import InputError, OfflineEvalError
 from offline_eval.policies import critic_of
 from offline_eval.studies import DiagnosisPlan, diagnose
 from offline_eval.studies.collection import Level, collect
+from offline_eval.studies.diagnosis_plan import Extractions
 from offline_eval.studies.measurement_records import Skipped
 from offline_eval.studies.truth_rung import TruthPlan
 
@@ -30,6 +31,8 @@ FEW = {
     "n_envs": 10,
     "truth": TruthPlan(num_starts=10, num_near=2, num_offsets=4, num_rollouts=1, horizon=20, noise=0.0),
     "measure": None,
+    "extractions": Extractions(gradient_steps=0),
+    "learning_rates": (),
 }
 PLAN = DiagnosisPlan(**FEW)
 
@@ -140,6 +143,19 @@ def test_it_measures_too_and_is_repeatable(data, tmp_path):
     assert [rung.to_json() | {"seconds": 0} for rung in again.ladder.rungs] == [
         rung.to_json() | {"seconds": 0} for rung in first.ladder.rungs
     ]
+
+
+def test_other_extractions_of_the_same_critic_are_rungs(data):
+    wanted = Extractions(gradient_steps=300, bc_coefs=(0.1, 10.0), net_arch=(32,))
+    plan = DiagnosisPlan(**{**FEW, "extractions": wanted, "learning_rates": (3e-4,)})
+    found = diagnose(Linear(offset=1.0), limited(Simulated), data, critic=critic(), plan=plan)
+    ladder = found.ladder
+    # The data are those of the best policy: both leave most of the offset's harm behind.
+    for rung in ("ddpg_bc", "awr"):
+        assert ladder[rung].gain.estimate > 0.5 * ladder["opex"].gain.estimate, rung
+    assert [dict(trial.choice) for trial in ladder["ddpg_bc"].selection] == [{"bc_coef": 0.1}, {"bc_coef": 10.0}]
+    assert "Linear" in ladder.missing["adapted"]  # no weights to adapt
+    assert found.verdict.bottleneck == "extraction"
 
 
 def test_a_policy_without_a_critic_gets_one_fitted(data):

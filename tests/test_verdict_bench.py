@@ -6,10 +6,13 @@ import pytest
 
 from offline_eval.problems import LinearQuadraticProblem, MazeProblem, plant
 from offline_eval.studies import DiagnosisPlan, diagnose
+from offline_eval.studies.diagnosis_plan import Extractions
 from offline_eval.studies.truth_rung import TruthPlan
 
 PLAN = DiagnosisPlan(
     measure=None,
+    extractions=Extractions(gradient_steps=0),
+    learning_rates=(),
     workers=1,
     n_envs=20,
     episodes=20,

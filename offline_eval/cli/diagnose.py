@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
     parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument(
-        "--extract", type=int, default=0, metavar="STEPS",
-        help="also extract DDPG+BC and AWR from the same critic, in so many gradient steps (default: 0, not)",
+        "--extract", type=int, metavar="STEPS",
+        help="extract DDPG+BC and AWR from the same critic, in so many gradient steps each; 0 for not (default: 2000, "
+        "with --quick 0)",
     )  # fmt: skip
     parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, report.html and more")
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
@@ -58,8 +59,9 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
         "n_envs": arguments.n_envs,
         "workers": workers_of(arguments.workers),
         "step_limit": arguments.step_limit,
-        "extractions": Extractions(gradient_steps=arguments.extract),
     }
+    if arguments.extract is not None:
+        words["extractions"] = Extractions(gradient_steps=arguments.extract)
     words |= {
         name: getattr(arguments, name)
         for name in ("episodes", "selection_episodes")

@@ -18,8 +18,8 @@ from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, evaluate
-from offline_eval.errors import CriticError, InputError, OfflineEvalError, bare
-from offline_eval.policies import critic_of, load_sb3, spaces_of
+from offline_eval.errors import CriticError, InputError, NonFiniteLoss, OfflineEvalError, bare
+from offline_eval.policies import actor_of, critic_of, load_sb3, spaces_of
 from offline_eval.provenance import recipe, versions
 from offline_eval.studies.diagnosis_plan import DiagnosisPlan
 from offline_eval.studies.diagnosis_records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, Diagnosis
@@ -29,12 +29,14 @@ from offline_eval.studies.ladder import Climb
 from offline_eval.studies.measurement import measure
 from offline_eval.studies.measurement_plan import Silent, Watcher
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
-from offline_eval.studies.playing_rungs import Forgetful, Keeper, Player
+from offline_eval.studies.playing_rungs import Forgetful, Keeper, Option, Player
+from offline_eval.studies.re_extraction import Extractor
 from offline_eval.studies.surroundings import Surroundings
 from offline_eval.studies.truth_play import seek_truth
 from offline_eval.studies.verdict import verdict_of
 from offline_eval.studies.verdict_words import Asked
 from offline_eval.types import Critic, Predictor
+from offline_eval.wrappers import TestTimeTraining
 
 _GAMMA = 0.99
 _NUM_STATES = 2000
@@ -117,8 +119,8 @@ def diagnose(
         climb.parts()
         if oracle is not None:
             climb.oracle(oracle, "the oracle")
-        for rung in (DDPG_BC, AWR_RUNG, ADAPTED):
-            climb.miss(rung, "not asked for")
+        _extract_anew(climb, dataset, plan, watcher)
+        _adapt(climb, policy, plan)
         truth = seek_truth(climb, visited, kept, watcher)
         ladder = climb.ladder(truth)
     verdict = verdict_of(ladder, measurement, asked or Asked())
@@ -231,6 +233,41 @@ def _measured(
         on_episode=tell,
         watcher=watcher,
     )
+
+
+def _extract_anew(climb: Climb, dataset: Dataset, plan: DiagnosisPlan, watcher: Watcher) -> None:
+    """The rungs of policies that are read out of the same critic anew."""
+    wanted, critic = plan.extractions, climb.critic
+    if critic is None or not wanted.gradient_steps:
+        for rung in (DDPG_BC, AWR_RUNG):
+            climb.miss(rung, "there is no critic" if critic is None else "not asked for")
+        return
+    total = wanted.gradient_steps * (len(wanted.bc_coefs) + len(wanted.inverse_temperatures))
+    extractor = Extractor(critic, dataset, wanted, plan.seed, watcher.begin("extracting policies", total))
+    try:
+        cautious = [Option({"bc_coef": c}, extractor.ddpg_bc(c), None) for c in wanted.bc_coefs]
+        weighted = [Option({"inverse_temperature": t}, extractor.awr(t), None) for t in wanted.inverse_temperatures]
+    except (InputError, NonFiniteLoss) as error:
+        for rung in (DDPG_BC, AWR_RUNG):
+            climb.miss(rung, str(error))
+        return
+    climb.add(DDPG_BC, "DDPG+BC from the same critic", cautious)
+    climb.add(AWR_RUNG, "AWR from the same critic", weighted)
+
+
+def _adapt(climb: Climb, policy: Any, plan: DiagnosisPlan) -> None:
+    """The rung of test-time training."""
+    if climb.critic is None or not plan.learning_rates:
+        climb.miss(ADAPTED, "there is no critic" if climb.critic is None else "not asked for")
+        return
+    try:
+        actor = actor_of(policy)
+    except InputError as error:
+        climb.miss(ADAPTED, str(error))
+        return
+    rules = [TestTimeTraining(actor, climb.critic, rate) for rate in plan.learning_rates]
+    options = [Option({"learning_rate": rule.learning_rate}, climb.player.policy, rule) for rule in rules]
+    climb.add(ADAPTED, "test-time training by Q", options)
 
 
 def _visited(measurement: Measurement, folder: Path) -> list[LoggedEpisode]:

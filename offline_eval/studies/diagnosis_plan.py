@@ -25,7 +25,7 @@ class Extractions:
         net_arch: of the new policies.
     """
 
-    gradient_steps: int = 0
+    gradient_steps: int = 2000
     bc_coefs: tuple[float, ...] = (0.3, 1.0, 3.0)
     inverse_temperatures: tuple[float, ...] = (3.0,)
     net_arch: tuple[int, ...] = (128, 128)
@@ -52,6 +52,7 @@ class DiagnosisPlan:
         max_states: of more training states a sample is searched.
         truth: how much truth is sought.
         extractions: policies read out of the same critic anew.
+        learning_rates: of test-time training, to choose among; none leaves that rung out.
         fitted_steps: gradient steps of the critic that is fitted where the policy has none.
         measure: what is measured beside the ladder; None for the returns alone.
     """
@@ -71,6 +72,7 @@ class DiagnosisPlan:
     max_states: int = 10_000
     truth: TruthPlan = field(default_factory=lambda: TruthPlan(num_starts=50))
     extractions: Extractions = field(default_factory=Extractions)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
     fitted_steps: int = 5000
     measure: MeasurementPlan | None = field(
         default_factory=lambda: MeasurementPlan(
@@ -102,6 +104,8 @@ class DiagnosisPlan:
             "num_near": (8,),
             "step_sizes": (0.0, 0.1, 0.4),
             "truth": TruthPlan(num_starts=20, num_near=4, num_offsets=8),
+            "extractions": Extractions(gradient_steps=0),
+            "learning_rates": (),
             "fitted_steps": 2000,
             "measure": MeasurementPlan(longest=300, ceiling_windows=20, num_states=300, trial=trial),
         }

@@ -143,11 +143,6 @@ class Climb:
             title = f"{self._rungs[self.best].title}, {'outside' if outside else 'inside'} the data's region only"
             self._play(name, title, where)
 
-    def extract(self, name: str, title: str, options: Sequence[Option]) -> None:
-        """A policy read out of the same critic anew, the best on the selection seeds."""
-        chosen = self.player.select(name, options)
-        self._play(name, title, None, chosen, chosen.option.policy)
-
     def add(self, name: str, title: str, options: Sequence[Option]) -> None:
         """Any other intervention, the best of its options on the selection seeds."""
         chosen = self.player.select(name, options)
