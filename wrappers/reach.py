@@ -81,7 +81,8 @@ class Neighbours:
         else:
             rows = th.cat([queries, th.ones_like(queries[:, :1])], dim=1)
             blocks = [
-                (part @ self._columns).topk(num_near, dim=1, largest=False).indices for part in rows.split(_BLOCK)
+                (part @ self._columns).topk(num_near, dim=1, largest=False).indices
+                for part in th.chunk(rows, -(-len(rows) // _BLOCK))
             ]
             index = th.cat(blocks)
         # The product picks the neighbours; its differences of large squares are too coarse for the distances.

@@ -179,8 +179,8 @@ class TruthPlay:
         try:
             rows = np.arange(size)
             main.begin(rows, [start.episode for start in starts], [start.step for start in starts])
-            seen = [take(start.episode.observations, np.array([start.step])) for start in starts]
-            observations = np.concatenate(seen)
+            seen: list[Any] = [take(start.episode.observations, np.array([start.step])) for start in starts]
+            observations: Array = np.concatenate(seen)
             draws = [np.random.default_rng([_BASE_STREAM, self.seed, first + number]) for number in range(size)]
             totals, live = np.zeros(size), rows
             held = np.zeros((size, self._dim), dtype=np.float32)
@@ -257,7 +257,7 @@ class TruthPlay:
             actions = self._moved(actions, plan.noise * jitter[start[running], step, rollout[running]])
         table = values.reshape(size, number, plan.num_rollouts)
         best = (table - table[:, :1]).mean(axis=2).argmax(axis=1)
-        return differences[np.arange(size), best]
+        return np.asarray(differences[np.arange(size), best])
 
     def _candidates(
         self,
@@ -303,7 +303,7 @@ class TruthPlay:
         after = np.clip(self._scale.unscale(inside), self._space.low, self._space.high).astype(actions.dtype)
         still = ~shift.any(axis=1)
         after[still] = actions[still]  # what is not moved keeps its bits
-        return after
+        return np.asarray(after)
 
 
 def _stamp(first: int, step: int, row: int) -> tuple[int, int]:

@@ -220,7 +220,7 @@ def _check_simulation(env: Any, episode: LoggedEpisode) -> None:
         raise InputError("env", "must have a simulator whose state can be restored", type(env.unwrapped).__name__)
     states = {name: part[:-1] for name, part in episode.states.items()}
     _, observations, rewards, terminated = simulate(env, states, episode.actions)
-    logged = take(episode.observations, np.arange(1, len(episode) + 1))
+    logged: Any = take(episode.observations, np.arange(1, len(episode) + 1))
     same = (
         np.allclose(observations, logged, rtol=1e-4, atol=1e-5)
         and np.allclose(rewards, episode.rewards, rtol=1e-4, atol=1e-5)
