@@ -171,6 +171,11 @@ def test_a_policy_as_wrong_inside_as_outside_is_extraction():
     assert decided({**words, INSIDE: 0.4}, **options, regret_inside=0.9).bottleneck == "generalisation"
 
 
+def test_a_little_truth_is_neither_health_nor_a_fault():
+    # 0.7 of 10.7 is .065: below the .08 that counts, and more than nothing.
+    assert decided({BEST_OF_N: -0.1, OPEX_STEP: 0.0}, truth=0.7).bottleneck == "unknown"
+
+
 def test_a_truth_that_does_harm_has_shown_nothing():
     found = decided({BEST_OF_N: -0.1, OPEX_STEP: 0.0}, truth=-0.5)
     assert (found.bottleneck, found.needs) == ("unknown", "more rollouts")
@@ -193,6 +198,23 @@ def test_what_the_control_gains_as_well_is_not_credited_to_q():
     words = {CONTROL: 7.0, BEST_OF_N: 8.0, OPEX_STEP: 0.0, INSIDE: 0.5, OUTSIDE: 8.0}
     assert decided(dict(words), best=BEST_OF_N, truth=2.0).bottleneck == "value"
     assert decided({**words, CONTROL: -1.0}, best=BEST_OF_N, truth=2.0).bottleneck == "generalisation"
+
+
+def test_value_must_hold_against_every_rung_by_q():
+    # On four of the starts the policy is lost. Best-of-N finds as much as the truth, and neither is beyond chance.
+    lost = np.where(np.arange(NUM) % 6 == 0, 60.0, 0.0)
+    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0}, truth=0.0)
+    rungs = {rung.name: rung for rung in found.rungs}
+    policy = rungs[POLICY]
+    rungs[BEST_OF_N] = paired_to_policy(replace(rungs[BEST_OF_N], returns=LUCK + lost), policy, rungs[CONTROL])
+    guided = replace(rungs[TRUTH], returns=LUCK + lost + 0.1)
+    remaining, p_value = against(guided, policy)
+    rungs[TRUTH] = replace(guided, against_control=remaining, control_p_value=p_value)
+    assert remaining.ci95.low > 0.0
+    reading = read(replace(found, rungs=tuple(rungs.values()), range=22.0), THRESHOLDS)
+    assert reading.remaining.estimate == pytest.approx(0.1 / 22.0)
+    decision = decide(reading, THRESHOLDS)
+    assert (decision.bottleneck, decision.needs[-13:]) == ("unknown", "more episodes")
 
 
 def test_healthy_where_neither_gains():

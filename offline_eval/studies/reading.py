@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf, nan
 
 import numpy as np
@@ -41,14 +41,16 @@ class Thresholds:
 
     Attributes:
         gain: of a rung by Q.
-        truth: of the truth over the best rung by Q; smaller, since the truth-guided rung is a lower bound.
+        truth: of the truth over the rungs by Q.
+        doubtful: from where on such a gain, a lower bound of what is left, keeps an agent from being called healthy.
         healthy: upper end of both intervals below which nothing better is said to be within reach.
         misled: a loss by the truth from which on its labels count as noise.
         mild: a bottleneck worth less than this is called mild.
     """
 
     gain: float = 0.08
-    truth: float = 0.05
+    truth: float = 0.08
+    doubtful: float = 0.05
     healthy: float = 0.16
     misled: float = 0.03
     mild: float = 0.2
@@ -117,7 +119,8 @@ class Reading:
         outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
         inside_gain: gain inside only; None without it.
         regret_ratio: what Q claims for a decision inside over outside; None where it is not known.
-        remaining: what the truth gains over the best rung by Q; None without truth.
+        remaining: what the truth gains over the best policy so far, or over that rung by Q over which it gains least,
+            on the same starts: one whose gain is large and uncertain may have found as much. None without truth.
         control: gain of a random pick from the data's actions over the policy.
         oracle: gain of the oracle over the policy; None without one.
         has_critic: whether any rung was played by Q.
@@ -158,6 +161,8 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     if truth is not None and truth.against_control is not None:
         span = unit if ladder.segment_range is None else ladder.segment_range
         remaining = finding(truth.against_control, truth.control_p_value, span, thresholds.truth)
+        if truth.unit == "episode" and np.isfinite(policy.returns).all():
+            remaining = min([remaining, *_over(truth, tried, unit, thresholds.truth)], key=lambda found: found.estimate)
     oracle = ladder.get(ORACLE)
     return Reading(
         by_q=by_q,
@@ -194,6 +199,12 @@ def _share(gains: Array) -> Array:
     positive = np.maximum(gains, 0.0)
     with np.errstate(invalid="ignore"):
         return np.asarray(positive[:, 1] / positive.sum(axis=1))
+
+
+def _over(truth: Rung, rungs: list[Rung], unit: float, threshold: float) -> list[Finding]:
+    """What the truth gains over each of these, on the starts that it was played from: the first ones of the plan."""
+    first = [replace(rung, returns=rung.returns[: len(truth.returns)]) for rung in rungs]
+    return [finding(*against(truth, rung), unit, threshold) for rung in first]
 
 
 def _ratio(inside: float | None, outside: float | None) -> float | None:

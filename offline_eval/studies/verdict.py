@@ -91,6 +91,8 @@ def _healthy_or_unknown(reading: Reading, left: Finding, thresholds: Thresholds)
         return Decision(
             UNKNOWN, "what the truth's rollouts chose did harm: they are too few or too short", "more rollouts"
         )
+    if left.is_gain and left.estimate > thresholds.doubtful:
+        return Decision(UNKNOWN, "the truth gains a little, and that is a lower bound", "more rollouts")
     if max(reading.by_q.high, left.high) < thresholds.healthy:
         return Decision(NONE, "neither Q nor the truth gains anything that matters")
     wider = max((reading.by_q, left), key=lambda found: found.high)
