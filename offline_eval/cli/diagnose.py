@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
     parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument(
+        "--rollouts", type=int, metavar="N", help="of every candidate that the truth tries (default: 2)"
+    )
+    parser.add_argument(
         "--extract", type=int, metavar="STEPS",
         help="extract DDPG+BC and AWR from the same critic, in so many gradient steps each; 0 for not (default: 2000, "
         "with --quick 0)",
@@ -50,7 +54,14 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
     from offline_eval.cli.arguments import workers_of
     from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
 
-    for name, lowest in (("episodes", 2), ("selection_episodes", 2), ("n_envs", 1), ("step_limit", 1), ("extract", 0)):
+    for name, lowest in (
+        ("episodes", 2),
+        ("selection_episodes", 2),
+        ("n_envs", 1),
+        ("step_limit", 1),
+        ("extract", 0),
+        ("rollouts", 1),
+    ):
         if getattr(arguments, name) is not None:
             check_at_least(lowest, getattr(arguments, name), f"--{name.replace('_', '-')}")
     check_at_least(0, arguments.seed, "--seed")
@@ -67,7 +78,10 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
         for name in ("episodes", "selection_episodes")
         if getattr(arguments, name) is not None
     }
-    return DiagnosisPlan.quick(**words) if arguments.quick else DiagnosisPlan(**words)
+    plan = DiagnosisPlan.quick(**words) if arguments.quick else DiagnosisPlan(**words)
+    if arguments.rollouts is None:
+        return plan
+    return replace(plan, truth=replace(plan.truth, num_rollouts=arguments.rollouts))
 
 
 class _InFolder:

@@ -194,6 +194,8 @@ def recommendation_for(bottleneck: str, needs: str, ladder: Ladder, reading: Rea
     wanted = max(found.required_n or 0, ladder[POLICY].summary.n) if found.n else 0
     if "episodes" in needs and wanted > ladder[POLICY].summary.n:
         return Recommendation(f"Play {needs}.", asked.command(*again, "--episodes", str(wanted)))
+    if "rollouts" in needs:
+        return Recommendation(f"Give the truth {needs}.", asked.command(*again, "--rollouts", "8"))
     return Recommendation(f"Get {needs}.", asked.command(*again, "--oracle", "ORACLE"))
 
 
