@@ -31,7 +31,7 @@ from torch import Tensor
 from offline_eval.errors import CriticError, InputError, SpaceError, bare
 from offline_eval.types import Adaptable, Array, Steered
 from offline_eval.wrappers.arguments import check_positive, check_whole
-from offline_eval.wrappers.directions import Gain, LinearGain, Min, Reduction
+from offline_eval.wrappers.directions import ExactGain, Gain, Min, Reduction
 from offline_eval.wrappers.fast_weights import FastWeights, check_memory
 from offline_eval.wrappers.learning import Adam, EachEpisode, KLAnchor, LastLayer, Optimizer, Reset, Trained
 from offline_eval.wrappers.rules import CriticRule, _layout, _same_box, required
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapting", "TestTimeTraining"]
 
 _LAST_LAYER, _ADAM, _REPLAY, _EACH_EPISODE = LastLayer(), Adam(), Replay(), EachEpisode()
-_MIN, _LINEAR = Min(), LinearGain()
+_MIN, _EXACT = Min(), ExactGain()
 _SMALLEST_SCALE = 1e-8
 _WIDTH = 8
 """Rows of a padded batch: each of them is many rows for the critic, and has weights of its own."""
@@ -89,8 +89,9 @@ class TestTimeTraining(CriticRule, _Actor):
         reset: what the next episode begins with.
         gradient_steps: after each observation, each with newly drawn states.
         reduce: from the ensemble's values to the one that is climbed.
-        gain: how `predicted_gain` is known: `LinearGain()` believes the critic's gradient at the adapted action,
-            `ExactGain()` asks the critic about the policy's action and the executed one, which costs a forward pass.
+        gain: how `predicted_gain` is known: `ExactGain()` asks the critic about the policy's action and the executed
+            one, `LinearGain()` believes the gradient at the adapted action. That saves a forward pass, and has the
+            wrong sign where training has gone over the top.
     """
 
     __test__ = False  # pytest would take the class for tests
@@ -103,7 +104,7 @@ class TestTimeTraining(CriticRule, _Actor):
     reset: Reset = _EACH_EPISODE
     gradient_steps: int = 1
     reduce: Reduction = _MIN
-    gain: Gain = _LINEAR
+    gain: Gain = _EXACT
 
     def __post_init__(self) -> None:
         if not isinstance(self.actor, Adaptable):
