@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--selection-episodes", type=int, metavar="N", help="on which choices are made (default: 20, with --quick 8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
+    parser.add_argument("--n-envs", type=int, default=32, help="environments side by side, per worker (default: 32)")
     parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
     parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument(

@@ -39,7 +39,7 @@ class DiagnosisPlan:
         episodes: of every rung; their seeds are `seed`, `seed + 1`, ...
         selection_episodes: on which step sizes and numbers of candidates are chosen; other seeds.
         seed: of the first episode, and of everything that is drawn.
-        n_envs: environments side by side.
+        n_envs: environments side by side; a batch is padded to 32 rows anyway, and rules are dearer than steps.
         workers: processes that play the episodes.
         step_limit: cuts episodes; by default only where the environment has no limit.
         num_near: numbers of the data's actions near a state to choose among for best-of-N; as many offsets of the
@@ -60,7 +60,7 @@ class DiagnosisPlan:
     episodes: int = 50
     selection_episodes: int = 20
     seed: int = 0
-    n_envs: int = 8
+    n_envs: int = 32
     workers: int | str = "auto"
     step_limit: int | None = None
     num_near: tuple[int, ...] = (4, 12)

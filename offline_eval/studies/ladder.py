@@ -36,6 +36,7 @@ from offline_eval.wrappers import L2, OPEX
 from offline_eval.wrappers.reach import BestNear, RandomNear, Where
 
 _BEST_TRAJECTORIES = 0.1
+_LEAST_GAP = 0.05  # of the range: shares of a smaller one mean nothing
 _WORTH_WHILE = 0.02  # of the range
 
 
@@ -231,7 +232,7 @@ class Climb:
             share_outside=self.share_outside,
             regret_inside=self.regrets.get(False),
             regret_outside=self.regrets.get(True),
-            reference=self._reference(rungs),
+            reference=self._reference(rungs, span),
             missing=self._missing,
             num_selection=self.plan.selection_episodes,
         )
@@ -253,8 +254,8 @@ class Climb:
             control_p_value=remaining_p,
         )
 
-    def _reference(self, rungs: dict[str, Rung]) -> Reference | None:
-        """The oracle, or else the best tenth of the data's trajectories; only where it is above the policy."""
+    def _reference(self, rungs: dict[str, Rung], span: float) -> Reference | None:
+        """The oracle, or else the best tenth of the data's trajectories; only where it is well above the policy."""
         policy = rungs[POLICY].summary.mean
         if ORACLE in rungs:
             name, level = rungs[ORACLE].title, rungs[ORACLE].summary.mean
@@ -263,7 +264,7 @@ class Climb:
             top = returns[-max(1, round(_BEST_TRAJECTORIES * len(returns))) :]
             name, level = f"the best {len(top)} of the data's {len(returns)} trajectories", float(top.mean())
         gap = level - policy
-        if not gap > 0.0:
+        if not gap > _LEAST_GAP * span:
             return None
         shares = {
             other: rung.paired.mean_difference / gap
