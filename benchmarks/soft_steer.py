@@ -3,9 +3,10 @@
     python benchmarks/soft_steer.py CartPole-v1 --critic dqn-CartPole-v1.zip --ppo-steps 4096
     python benchmarks/soft_steer.py Acrobot-v1 --critic-steps 60000 --ppo-steps 24576
 
-A PPO is stopped early. The temperature is chosen on 20 selection seeds; the table is of seeds that chose nothing. The
-controls: values in a random order, random actions as often as SoftSteer changed the policy's, and the critic's own
-greedy policy, which is what to use where the critic is right everywhere.
+A PPO is stopped early. The temperature is chosen on 20 selection seeds; the table is of seeds that chose nothing, once
+with the highest sum and once with draws from it, each beside the policy alone that acts in the same way. The controls:
+values in a random order, random actions as often as SoftSteer changed the policy's, and the critic's own greedy policy,
+which is what to use where the critic is right everywhere (its difference is to the policy's draws).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 from offline_eval import EpisodePlan, critic_of, load_sb3
-from offline_eval.episodes import evaluate_rules
+from offline_eval.episodes import Evaluation, evaluate_rules
 from offline_eval.stats import paired_difference
 from offline_eval.types import Rule
-from offline_eval.wrappers import OneHot, RandomAction, ShuffledSoftSteer, SoftSteer
+from offline_eval.wrappers import Drawn, Greedy, OneHot, RandomAction, ShuffledSoftSteer, SoftSteer
 
+NO_VALUES = 1e9
 TEMPERATURES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """From high to low: of equals the nearest to the policy is chosen."""
 
@@ -73,34 +75,40 @@ def main() -> None:
 
     env, model = arguments.env, weak_policy(arguments.env, arguments.ppo_steps, arguments.ppo_seed)
     owner = critic_agent(env, arguments.critic, arguments.critic_steps)
-    critic = critic_of(owner)
-    rules: dict[str, Rule | None] = {f"{t:g}": SoftSteer(critic, t) for t in TEMPERATURES}
-    trial = evaluate_rules(model, env, EpisodePlan.seeded(arguments.selection_episodes, 1000), {"plain": None, **rules})
-    means = {name: float(evaluation.returns.mean()) for name, evaluation in trial.items()}
-    print("selection seeds:", ", ".join(f"{name} {mean:.1f}" for name, mean in means.items()))
-    best = max(rules, key=means.__getitem__)
-    changed = trial[best].steering["displacement"]
+    critic, actions = critic_of(owner), gym.make(env).action_space
+    selection = EpisodePlan.seeded(arguments.selection_episodes, 1000)
+    fresh = EpisodePlan.seeded(arguments.episodes, 5000)
+    table: dict[str, Evaluation] = {}
+    for choose, word in ((Greedy(), "highest"), (Drawn(), "drawn")):
+        # At this temperature values count for nothing: the policy's own highest action, or its own draws.
+        own = f"plain, {word}"
+        rules: dict[str, Rule | None] = {f"{t:g}": SoftSteer(critic, t, choose=choose) for t in TEMPERATURES}
+        trial = evaluate_rules(model, env, selection, {own: SoftSteer(critic, NO_VALUES, choose=choose), **rules})
+        means = {name: float(evaluation.returns.mean()) for name, evaluation in trial.items()}
+        print("selection seeds:", ", ".join(f"{name} {mean:.1f}" for name, mean in means.items()))
+        best = max(rules, key=means.__getitem__)
+        changed = min(1.0, trial[best].steering["displacement"] * actions.n / (actions.n - 1))
+        chosen = SoftSteer(critic, float(best), choose=choose)
+        shown: dict[str, Rule | None] = {
+            own: SoftSteer(critic, NO_VALUES, choose=choose),
+            f"SoftSteer {best}, {word}": chosen,
+            f"  values in a random order, {word}": ShuffledSoftSteer(chosen),
+        }
+        if isinstance(choose, Greedy):
+            shown["  random actions as often"] = RandomAction(changed, actions)
+            shown[f"SoftSteer {best}, one-hot .1"] = SoftSteer(critic, float(best), prior=OneHot(0.1))
+        table |= evaluate_rules(model, env, fresh, shown)
+    table["the critic's greedy policy"] = evaluate_rules(owner, env, fresh, {"greedy": None})["greedy"]
 
-    temperature = float(best)
-    actions = gym.make(env).action_space
-    chosen = SoftSteer(critic, temperature)
-    controls: dict[str, Rule | None] = {
-        "plain": None,
-        f"SoftSteer {best}": chosen,
-        "  its values in a random order": ShuffledSoftSteer(chosen),
-        f"  random actions in {changed:.0%}": RandomAction(min(1.0, changed * actions.n / (actions.n - 1)), actions),
-        f"SoftSteer {best}, one-hot .1": SoftSteer(critic, temperature, prior=OneHot(0.1)),
-    }
-    plan = EpisodePlan.seeded(arguments.episodes, 5000)
-    table = evaluate_rules(model, env, plan, controls)
-    table["the critic's greedy policy"] = evaluate_rules(owner, env, plan, {"greedy": None})["greedy"]
     for name, evaluation in table.items():
-        difference = paired_difference(evaluation.returns, table["plain"].returns)
+        if name.startswith("plain"):
+            plain = evaluation.returns
+        difference = paired_difference(evaluation.returns, plain)
         interval = f"{difference.mean_difference:+8.1f} [{difference.ci95.low:.1f}, {difference.ci95.high:.1f}]"
         other = evaluation.steering.get("displacement")
         share = "" if other is None else f"{other:.0%} other actions"
-        shown = "" if name == "plain" else interval
-        print(f"{name:32s} {evaluation.returns.mean():8.1f}  {shown:26s} {share}")
+        gain = "" if name.startswith("plain") else interval
+        print(f"{name:36s} {evaluation.returns.mean():8.1f}  {gain:26s} {share}")
 
 
 if __name__ == "__main__":
