@@ -137,6 +137,9 @@ def test_episodes_that_are_needed():
     share = ladder({OPEX_STEP: 0.0})[OPEX_STEP].paired
     wide = replace(share, ci95=Interval(-0.8, 0.8, ""), mean_difference=0.0)
     assert finding(wide, None, 10.0, 0.08).required_n == 4 * NUM
+    # A gain of 0.5 give or take 0.6: 0.25 is wanted.
+    large = replace(share, ci95=Interval(-1.0, 11.0, ""), mean_difference=5.0)
+    assert finding(large, None, 10.0, 0.08).required_n == pytest.approx(NUM * (0.6 / 0.25) ** 2, abs=1)
 
 
 # ------------------------------------------------------------------------------------------------ branches
@@ -179,6 +182,24 @@ def test_a_little_truth_is_neither_health_nor_a_fault():
 def test_a_truth_that_does_harm_has_shown_nothing():
     found = decided({BEST_OF_N: -0.1, OPEX_STEP: 0.0}, truth=-0.5)
     assert (found.bottleneck, found.needs) == ("unknown", "more rollouts")
+
+
+def test_a_gain_outside_is_told_by_the_episodes_that_change():
+    # The policy is lost on ten starts of twenty; on the others best-of-N differs by a little either way.
+    lost = np.where(np.arange(NUM) % 2 == 0, np.arange(NUM) * 6.0 + 1.0, 0.0)
+    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0, INSIDE: 0.0, OUTSIDE: 0.0}, best=BEST_OF_N)
+    rungs = {rung.name: rung for rung in found.rungs}
+    policy, control = rungs[POLICY], rungs[CONTROL]
+    noise = np.where(lost > 0, 0.0, 0.3 * np.cos(np.arange(NUM)) - 0.1)
+    for name, returns in ((BEST_OF_N, LUCK + lost + noise), (OUTSIDE, LUCK + lost)):
+        rungs[name] = paired_to_policy(replace(rungs[name], returns=returns), policy, control)
+    rungs[BEST_OF_N] = replace(rungs[BEST_OF_N], rank_p_value=0.05, paired=replace(
+        rungs[BEST_OF_N].paired, ci95=Interval(-1.0, 60.0, "")))  # fmt: skip
+    changed = replace(found, rungs=tuple(rungs.values()))
+    reading = read(changed, THRESHOLDS)
+    assert not reading.by_q.is_gain
+    assert reading.outside_gain.is_gain
+    assert decide(reading, THRESHOLDS).bottleneck == "generalisation"
 
 
 def test_what_remains_names_the_value_though_q_helps():
@@ -294,7 +315,7 @@ def reading(gain, outside, left):
     nothing = found(0.0, 0.0, 0.0, n=0)
     part = Share(outside, Interval(outside - 0.1, outside + 0.1, ""))
     return Reading(
-        found(*gain), True, True, found(*gain), part, nothing, None, found(*left), nothing, None, True, False
+        found(*gain), True, True, found(*gain), part, nothing, None, None, found(*left), nothing, None, True, False
     )
 
 

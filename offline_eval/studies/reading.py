@@ -64,7 +64,7 @@ class Finding:
         share: the gain and its interval.
         n: pairs.
         is_gain: whether it is above 0 beyond chance, by its interval or by the rank test.
-        required_n: pairs with which half of the interval is as wide as half of the threshold.
+        required_n: pairs with which half of the interval is as wide as half of the threshold, or of the gain seen.
     """
 
     share: Share
@@ -102,7 +102,8 @@ def finding(
     half = (share.ci95.high - share.ci95.low) / 2.0
     required = None
     if np.isfinite(half) and difference.n > 1:
-        required = ceil(difference.n * (half / (threshold / 2.0)) ** 2)
+        wanted = max(threshold, abs(share.estimate)) / 2.0
+        required = ceil(difference.n * (half / wanted) ** 2)
     return Finding(share, difference.n, is_gain(difference, p_value, num_tried), required)
 
 
@@ -118,6 +119,7 @@ class Reading:
             lost, any action of the data helps it, and Q has not earned that.
         outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
         inside_gain: gain inside only; None without it.
+        outside_gain: gain outside only; it is told the more surely, since it leaves every other episode as it was.
         regret_ratio: what Q claims for a decision inside over outside; None where it is not known.
         remaining: what the truth gains over the best policy so far, or over that rung by Q over which it gains least,
             on the same starts: one whose gain is large and uncertain may have found as much. None without truth.
@@ -133,6 +135,7 @@ class Reading:
     credited: Finding
     outside: Share | None
     inside_gain: Finding | None
+    outside_gain: Finding | None
     regret_ratio: float | None
     remaining: Finding | None
     control: Finding
@@ -145,7 +148,8 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
     """Read off a ladder what decides."""
     unit = ladder.range
     policy, best, control = ladder[POLICY], ladder[ladder.best], ladder[CONTROL]
-    by_q, credited, beats_control, outside, inside_gain = _NOTHING, _NOTHING, False, None, None
+    by_q, credited, beats_control = _NOTHING, _NOTHING, False
+    outside, inside_gain, outside_gain = None, None, None
     tried = [rung for name in (BEST_OF_N, OPEX_STEP) if (rung := ladder.get(name)) is not None]
     tried = [rung for rung in tried if rung.paired is not None and rung.paired.ties < rung.paired.n]
     if tried:
@@ -155,7 +159,9 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         beats_control = own.is_gain
         credited = min(by_q, own, key=lambda found: found.estimate)
     if INSIDE in ladder and OUTSIDE in ladder:
-        inside_gain = _of(ladder[INSIDE], unit, thresholds.gain)
+        # Picked among the rungs by Q, and then one of two parts.
+        inside_gain = _of(ladder[INSIDE], unit, thresholds.gain, 2 * len(tried))
+        outside_gain = _of(ladder[OUTSIDE], unit, thresholds.gain, 2 * len(tried))
         outside = share_outside(policy.returns, ladder[INSIDE].returns, ladder[OUTSIDE].returns)
     truth, remaining = ladder.get(TRUTH), None
     if truth is not None and truth.against_control is not None:
@@ -171,6 +177,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         credited=credited,
         outside=outside,
         inside_gain=inside_gain,
+        outside_gain=outside_gain,
         regret_ratio=_ratio(ladder.regret_inside, ladder.regret_outside),
         remaining=remaining,
         control=_of(control, unit, thresholds.gain),

@@ -49,7 +49,8 @@ def decide(reading: Reading, thresholds: Thresholds) -> Decision:
             "an environment, starts or data in which actions make a difference, or more episodes",
         )
     by_q, left = reading.by_q, reading.remaining
-    helps = reading.is_base and by_q.is_gain and by_q.estimate > thresholds.gain and reading.beats_control
+    gains = any(found.is_gain and found.estimate > thresholds.gain for found in (by_q, reading.outside_gain) if found)
+    helps = reading.is_base and gains and reading.beats_control
     truth_helps = left is not None and left.is_gain and left.estimate > thresholds.truth
     if truth_helps and left is not None and (not helps or left.estimate > reading.credited.estimate):
         return Decision(VALUE, "the truth gains what no rung by Q gains", worth=left.estimate)
