@@ -54,6 +54,12 @@ def test_a_dimension_that_never_moves_counts_in_its_own_units():
     assert flat.distances(np.array([[0.0, 10.0]])).tolist() == [3.0]
 
 
+def test_neighbours_move_to_a_critic():
+    there = line().to(th.device("meta"))
+    assert there.device.type == "meta"
+    assert line().to(th.device("cpu")).distances(np.array([[1.0]])).tolist() == [0.0]
+
+
 def test_random_near_takes_each_of_the_nearest():
     rule = RandomNear(line(), 2)
     noise = th.tensor([[-3.0], [3.0], [-0.01], [0.01]])

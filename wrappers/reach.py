@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,16 @@ class Neighbours:
     def device(self) -> th.device:
         """Where the tensors must lie."""
         return self._points.device
+
+    def to(self, device: th.device) -> Neighbours:
+        """The same where a critic is: itself, if it is there already."""
+        if device == self.device:
+            return self
+        moved = copy(self)
+        for name in ("centre", "scale", "_points", "_columns", "_actions"):
+            setattr(moved, name, getattr(self, name).to(device))
+        moved._tree = None
+        return moved
 
     def nearest(self, observations: TensorObservations, num_near: int) -> tuple[Tensor, Tensor]:
         """Distances (batch, num_near) to the nearest states, in standard deviations, and scaled actions taken there."""

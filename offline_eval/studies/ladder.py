@@ -84,6 +84,8 @@ class Climb:
     ) -> None:
         self.player, self.surroundings, self.dataset, self.critic = player, surroundings, dataset, critic
         self.plan = player.plan
+        if critic is not None:
+            surroundings.to(critic.device)
         returns = player.report(POLICY, None) if policy_returns is None else policy_returns
         self._rungs = {POLICY: Rung(POLICY, "the policy", returns, seconds=player.seconds_of(POLICY))}
         self._chosen: dict[str, Chosen] = {}
@@ -101,8 +103,7 @@ class Climb:
     def look(self, visited: StateSample) -> None:
         """Where the policy goes, and what Q claims for the data's actions there, inside and outside."""
         surroundings, critic = self.surroundings, self.critic
-        distances = surroundings.neighbours.distances(visited.observations).numpy()
-        outside = distances > surroundings.threshold
+        outside = surroundings.distances(visited.observations) > surroundings.threshold
         self.share_outside = float(outside.mean())
         if critic is not None:
             values = surroundings.values(critic, self.player.policy, visited, max(self.plan.num_near))

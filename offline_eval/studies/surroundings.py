@@ -44,8 +44,15 @@ class Surroundings:
             )
         self.neighbours = Neighbours(*known, dataset.action_space)
         held_out, _ = self._sample(self.validation, plan)
-        distances = self.neighbours.distances(held_out).numpy()
-        self.threshold = float(np.quantile(distances, plan.quantile))
+        self.threshold = float(np.quantile(self.distances(held_out), plan.quantile))
+
+    def to(self, device: th.device) -> None:
+        """Search where a critic is."""
+        self.neighbours = self.neighbours.to(device)
+
+    def distances(self, observations: Any) -> Array:
+        """Distance (num_states,) to the nearest training state."""
+        return np.asarray(self.neighbours.distances(observations).cpu().numpy())
 
     @staticmethod
     def _sample(part: Dataset, plan: DiagnosisPlan) -> tuple[Any, Array]:
@@ -64,7 +71,8 @@ class Surroundings:
 
     def values(self, critic: Critic, policy: Predictor, states: StateSample, num_near: int) -> CandidateValues:
         """The critic at the policy's actions and at those that the data took near."""
-        _, near = self.neighbours.nearest(th.as_tensor(states.observations, dtype=th.float32), num_near)
+        seen = th.as_tensor(states.observations, dtype=th.float32, device=self.neighbours.device)
+        near = self.neighbours.nearest(seen, num_near)[1].cpu()
         own = mean_actions(policy, states.observations)
         others = ActionScale(critic.action_space).unscale(near.numpy().reshape(len(own), num_near, *own.shape[1:]))
         return CandidateValues(

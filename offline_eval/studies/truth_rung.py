@@ -270,9 +270,9 @@ class TruthPlay:
         """Scaled actions (num_live, num_candidates, action_dim), the own one first."""
         scaled = self._scaled(own)
         noise = _drawn(generators, proposal.noise_shape(self._dim))
-        proposed = proposal(
-            th.as_tensor(observations, dtype=th.float32), th.as_tensor(scaled), th.as_tensor(noise)
-        ).numpy()
+        device = proposal.neighbours.device
+        given = [th.as_tensor(part, dtype=th.float32, device=device) for part in (observations, scaled, noise)]
+        proposed = proposal(given[0], given[1], given[2]).cpu().numpy()
         others = []
         for policy in extra:
             drawn = _drawn(generators, policy.noise_shape) if policy.noise_shape else None
