@@ -77,9 +77,8 @@ def gain_cells(results: Sequence[PairResult], tuning: Sequence[PairResult] = ())
     for result in results:
         control = best_control(result)
         scores = [score(result, rule) for rule in (control, *fixed, AUTO)]
-        intervals += [one.difference.ci95 for one in scores]
-        gains = [_gain(one) for one in scores]
-        winner = result.choice().winner
+        gains, winner = [_gain(one) for one in scores], result.choice().winner
+        intervals += [one.difference.ci95 for one in (scores if winner is not None else scores[:-1])]
         gains[0] = f"{control}: {gains[0]}"
         gains[-1] = "no gain" if winner is None else f"{winner}: {gains[-1]}"
         cells.append((str(result.pair["name"]), number(float(np.nanmean(result.fresh(PLAIN)))), *gains))
