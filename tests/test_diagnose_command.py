@@ -12,7 +12,7 @@ from offline_eval.policies import OfflineAlgorithm
 from offline_eval.problems import LinearQuadraticProblem
 
 ENV = ["--env", "offline_eval/LinearQuadratic-v0"]
-FEW = ["--quick", "--episodes", "3", "--selection-episodes", "2", "--workers", "1"]
+FEW = ["--quick", "--episodes", "3", "--selection-episodes", "2", "--workers", "1", "--step-limit", "25"]
 
 
 def run(capsys, *arguments):

@@ -1,0 +1,101 @@
+"""Data from a spot and from everywhere, as many of each: what do agents trained on them lack where starts are wide?
+
+    python benchmarks/narrow_and_wide.py --seeds 0-2 --out narrow.jsonl      # again and again: it goes on
+    python benchmarks/narrow_and_wide.py --table narrow.jsonl
+
+The two-mode maze, 200 episodes of 100 steps; IQL's value (3000 updates), and from it a clone, AWR and DDPG+BC (1200
+each), as in `verdict_learned.py`. All are diagnosed; their squared error is against the optimal policy's actions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from verdict_bench import PLAN, read
+from verdict_learned import UPDATES, Trained, awr, ddpg_bc
+
+from offline_eval.policies.extraction import BC, Extraction
+from offline_eval.problems import MazeProblem
+from offline_eval.studies import diagnose
+from offline_eval.studies.action_trial import ActionTrial
+from offline_eval.studies.measurement_plan import MeasurementPlan
+
+BREADTHS = {"narrow": 0.0, "wide": 1.0}
+EXTRACTIONS: dict[str, Extraction] = {"bc": BC(), "iql": awr(3.0), "iql_ddpg_bc": ddpg_bc(1.0)}
+TRIAL = ActionTrial(num_states=10, num_rollouts=2, num_each=1, longest=50)
+MEASURED = replace(PLAN, measure=MeasurementPlan(longest=50, ceiling_windows=4, num_states=1000, trial=TRIAL))
+
+
+class Collected(Trained):
+    """The same with data of another breadth."""
+
+    def __init__(self, breadth: float, seed: int, kept: Path) -> None:
+        super().__init__(MazeProblem(), seed, kept / f"{breadth:g}")
+        self.data = self.problem.collect(len(self.data), breadth, seed)
+
+
+def main() -> None:
+    """Train and diagnose, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0-2", help="first and last one")
+    parser.add_argument("--out", metavar="FILE", help="one JSON line a case; what it holds is not trained again")
+    parser.add_argument("--table", metavar="FILE", help="print the table of FILE, and train nothing")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(read(Path(arguments.table))))
+        return
+    th.set_num_threads(1)
+    out = Path(arguments.out)
+    done = {(row["data"], row["agent"], row["seed"]) for row in read(out)}
+    first, last = (int(word) for word in arguments.seeds.split("-"))
+    for seed in range(first, last + 1):
+        for data, breadth in BREADTHS.items():
+            collected = Collected(breadth, seed, Path(f"{out}.critics"))
+            for agent, extraction in EXTRACTIONS.items():
+                if (data, agent, seed) not in done:
+                    row = {"data": data, "agent": agent, "seed": seed, **diagnosed(collected, extraction)}
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+
+
+def diagnosed(collected: Collected, extraction: Extraction) -> dict[str, Any]:
+    """Train and diagnose where starts are wide."""
+    problem, critic = collected.problem, collected.critic(UPDATES)
+    model = collected.policy(critic, extraction, collected.data)
+    found = diagnose(
+        model, problem.env(1.0), collected.data, critic=critic, oracle=problem.oracle, plan=MEASURED
+    ).to_json()
+    errors = {name: found["policy_error"][name]["mse"] for name in ("train", "validation", "evaluation")}
+    return {
+        "return": found["performance"]["summary"]["mean"],
+        **errors,
+        "verdict": found["verdict"]["bottleneck"],
+        "shares": {name: share["estimate"] for name, share in found["verdict"]["shares"].items()},
+        "outside": found["ladder_range"]["share_outside"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over the seeds, and what was named how often."""
+    names = ("return", "train", "validation", "evaluation", "outside")
+    lines = ["| data | agent | return | MSE training | validation | visited | outside | named |", "|" + "---|" * 8]
+    for data in BREADTHS:
+        for agent in EXTRACTIONS:
+            part = [row for row in rows if (row["data"], row["agent"]) == (data, agent)]
+            if part:
+                cells = [f"{statistics.mean(row[name] for row in part):.2f}" for name in names]
+                named = Counter(row["verdict"] for row in part)
+                words = ", ".join(f"{name} {count}" for name, count in named.items())
+                lines.append(f"| {data} | {agent} | {' | '.join(cells)} | {words} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
