@@ -37,14 +37,14 @@ PLAN = DiagnosisPlan(
     learning_rates=(),
     workers=1,
     n_envs=50,
-    episodes=30,
+    episodes=50,
     num_near=(12,),
     step_sizes=(0.0, 0.1, 0.4),
     num_steps=2,
     max_states=4000,
-    truth=TruthPlan(num_starts=30),
+    truth=TruthPlan(num_starts=50),
 )
-"""30 episodes, fewer choices than by default, nothing measured beside the ladder: two seconds of a core a case."""
+"""Fewer choices than by default, nothing measured beside the ladder: a few seconds of a core a case."""
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ from offline_eval.problems import LinearQuadraticProblem, MazeProblem
 from offline_eval.problems.dynamics import GAMMA
 from offline_eval.problems.problem import Problem
 from offline_eval.studies.diagnosis import diagnose
+from offline_eval.studies.truth_rung import TruthPlan
 
-UPDATES, POLICY_UPDATES = 5000, 1200
+UPDATES, POLICY_UPDATES = 3000, 1200
 BREADTH, NUM_TRAJECTORIES = 1.0, 200
+LEARNED_PLAN = replace(PLAN, episodes=32, n_envs=32, selection_episodes=16, truth=TruthPlan(num_starts=32))
 SEEN = 0.25  # a policy with a hole saw the trajectories that start above it
 
 
@@ -52,12 +54,11 @@ def awr(inverse_temperature: float) -> AWR:
 
 
 class Trained:
-    """What is learned on one problem with one seed; critics are trained when they are first asked for."""
+    """What is learned on one problem with one seed; critics are trained when they are first asked for, and kept."""
 
-    def __init__(self, problem: Problem, seed: int) -> None:
-        self.problem, self.seed = problem, seed
+    def __init__(self, problem: Problem, seed: int, kept: Path) -> None:
+        self.problem, self.seed, self.kept = problem, seed, kept
         self.data = problem.collect(NUM_TRAJECTORIES, BREADTH, seed)
-        self.critics: dict[int, OfflineAlgorithm] = {}
 
     @cached_property
     def upper(self) -> Dataset:
@@ -71,13 +72,14 @@ class Trained:
 
     def critic(self, updates: int) -> OfflineAlgorithm:
         """IQL's value after so many updates on all of the data."""
-        if updates not in self.critics:
+        path = self.kept / f"{type(self.problem).__name__}-{self.seed}-{updates}.zip"
+        if not path.exists():
             recipe = Recipe(Implicit(0.9), ddpg_bc(2.0), observations=Standardize())
             networks = {"net_arch": [64, 64], "activation_fn": LayerNormReLU}
             words: dict[str, Any] = {"learning_rate": 1e-3, "gamma": GAMMA, "policy_kwargs": networks}
             model = OfflineAlgorithm(recipe, seed=self.seed, device="cpu", **words)
-            self.critics[updates] = model.fit_value(self.data, updates)
-        return self.critics[updates]
+            model.fit_value(self.data, updates).save(path)
+        return OfflineAlgorithm.load(path, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def run(out: Path, cells: list[str], seeds: Iterable[int], minutes: float) -> No
     done = {(row["cell"], row["seed"]) for row in read(out)}
     end = time.monotonic() + 60.0 * minutes
     for seed in seeds:
-        trained = {name: Trained(make(seed), seed) for name, make in PROBLEMS.items()}
+        trained = {name: Trained(make(seed), seed, Path(f"{out}.critics")) for name, make in PROBLEMS.items()}
         for name in cells:
             if (name, seed) in done:
                 continue
@@ -153,7 +155,7 @@ def diagnosed(name: str, cell: Cell, trained: Trained) -> dict[str, Any]:
     problem, data = trained.problem, trained.upper if cell.holed else trained.data
     critic = trained.critic(cell.updates)
     model = trained.policy(critic, cell.extraction, data)
-    diagnosis = diagnose(model, problem.env(BREADTH), data, critic=critic, plan=PLAN)
+    diagnosis = diagnose(model, problem.env(BREADTH), data, critic=critic, plan=LEARNED_PLAN)
     best, own = (problem.returns(policy, BREADTH, gamma=1.0).mean() for policy in (problem.oracle, model))
     return {
         "cell": name,

@@ -18,7 +18,8 @@ _TRAINED = (
     *("--checkpoints", "0", "--set", "value.expectile=0.9"),
 )
 _DIAGNOSED = ("--n-envs", "50")
-_STEERED = ("--episodes", "50", "--seed", "1000", "--n-envs", "50")
+_STEERED = ("--episodes", "50", "--seed", "1000", "--n-envs", "50", "--controls", "random", "--log-states")
+_DRAWN = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     if advice[:1] == ["steer"]:
         print("\nIts advice, taken:", flush=True)
         _show([*advice, *_STEERED, "--out", str(folder / "steer")])
-    print(f"\nThe report: {diagnosed / 'report.html'}\nEverything is in {folder}.")
+    print(f"\nThe ways that were taken: {_draw(folder, data)}\nThe report: {diagnosed / 'report.html'}")
 
 
 def _collect(path: Path) -> None:
@@ -63,6 +64,21 @@ def _advice(folder: Path) -> list[str]:
     """The command that the diagnosis recommends, without the program's name."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return shlex.split(manifest["result"]["verdict"]["recommendation"]["command"])[1:]
+
+
+def _draw(folder: Path, data: Path) -> Path:
+    """The ways of the data, of the agent, and of every rule that was played beside it."""
+    from itertools import islice
+
+    from offline_eval.datasets import open_dataset, open_log
+    from offline_eval.problems.drawing import draw_paths
+
+    panels = {"the data": [trajectory.observations for trajectory in islice(open_dataset(data), _DRAWN)]}
+    logs = {"the agent": folder / "diagnose" / "states" / "policy"}
+    logs |= {path.name: path for path in sorted((folder / "steer" / "states").glob("*")) if path.name != "plain"}
+    for title, path in logs.items():
+        panels[title] = [episode.observations for episode in islice(open_log(path), _DRAWN)]
+    return draw_paths(panels, folder / "maze.svg")
 
 
 def _show(command: list[str]) -> None:
