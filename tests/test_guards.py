@@ -12,7 +12,7 @@ from offline_eval.diagnostics.spread import action_spread
 from offline_eval.errors import CriticError, InputError, SpaceError
 from offline_eval.policies import critic_of, with_target
 from offline_eval.provenance import recipe
-from offline_eval.types import Rule
+from offline_eval.types import Rule, Steered
 from offline_eval.wrappers import (
     L2,
     OPEX,
@@ -302,6 +302,17 @@ def test_a_row_without_a_value_keeps_the_policys_action_and_is_counted(guard):
     assert after[1] > actions[1]
     np.testing.assert_array_equal(metrics["non_finite"], [1.0, 0.0])
     np.testing.assert_array_equal(metrics["gated"][0], 1.0)
+
+
+def test_a_proposal_that_is_no_number_is_not_taken():
+    class Broken(MultiplyAction):
+        def __call__(self, observations, actions, noise=None):
+            return Steered(actions * math.nan, {})
+
+    for guard in (KeepBest(), TrustRadius(math.inf), lambda c, o, b, a: Verdict(th.ones(len(b)))):
+        after, metrics = steer(Guarded(Broken(1.0), guard, critic=FunctionCritic()), [[0.0]], [[0.3]])
+        assert after == np.float32(0.3)
+        assert metrics["non_finite"] == metrics["gated"] == 1.0
 
 
 def test_a_critic_that_has_no_value_for_the_policys_action_is_refused_through_a_guard():

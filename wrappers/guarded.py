@@ -106,7 +106,7 @@ class Guarded(CriticRule):
         after = th.clamp(proposed.actions, *self.box)
         moved = (proposed.actions != actions).any(dim=1)
         taken, verdict = held_back(self.guard, self.critic, observations, actions, after)
-        finite = verdict.share.isfinite()
+        finite = verdict.share.isfinite() & after.isfinite().all(dim=1)
         share = th.where(finite, verdict.share, 0.0)
         used = moved & (share > 0)
 
