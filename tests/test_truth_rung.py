@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import gymnasium as gym
 import numpy as np
@@ -94,7 +95,8 @@ def played(policy, kind, folder, guided=True, steps=STEPS, start=0, plan=PLAN):
     base = Base(policy, None, kind.observation_space, kind.action_space)
     starts = [Start(episode, start) for episode in episodes]
     candidates = proposal(kind.observation_space) if guided else None
-    return returns, play.returns(base, starts, steps, proposal=candidates)
+    with closing(maker):
+        return returns, play.returns(base, starts, steps, proposal=candidates)
 
 
 @pytest.mark.parametrize("kind", [LinearQuadratic, Simulated])
@@ -137,6 +139,20 @@ def test_the_truth_does_not_know_the_future(tmp_path):
     _, clairvoyant = played(Nothing(), Clairvoyant, tmp_path / "b")
     assert abs(honest.mean()) < 2.0
     assert clairvoyant.mean() > 6.0
+
+
+@pytest.mark.parametrize("kind", [LinearQuadratic, Simulated])
+def test_what_is_played_beside_a_start_does_not_matter(kind, tmp_path):
+    env = limited(kind)
+    _, episodes = logged(Linear(0.0 * GAIN), env, tmp_path)
+    base = Base(Linear(0.0 * GAIN), None, kind.observation_space, kind.action_space)
+    with closing(WorldMaker(env, episodes)) as maker:
+        play = TruthPlay(maker, kind.action_space, GAMMA, TruthPlan(horizon=5), seed=0)
+        candidates = proposal(kind.observation_space)
+        starts = [Start(episode, 0) for episode in episodes]
+        together = play.returns(base, starts, 12, proposal=candidates)
+        apart = [play.returns(base, starts[k : k + 2], 12, proposal=candidates, first=k) for k in (0, 2, 4)]
+    assert np.concatenate(apart) == pytest.approx(together, rel=1e-6)
 
 
 def test_noise_and_rollouts_are_repeatable(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def seek_truth(climb: Climb, visited: Sequence[LoggedEpisode], folder: Path, wat
         maker = WorldMaker(factory, visited)  # type: ignore[arg-type]
     except InputError as error:
         return f"states cannot be restored: {error}"
-    return _Seeking(climb, visited, maker, folder, watcher).run()
+    with closing(maker):
+        return _Seeking(climb, visited, maker, folder, watcher).run()
 
 
 class _Seeking:
@@ -124,16 +126,21 @@ class _Seeking:
         return Base(self.climb.player.policy, rule, *self.spaces)
 
     def _returns(self, name: str, base: Base, starts: Sequence[Start], num_steps: int, **options: Any) -> Array:
-        """Returns (num_starts,), kept in a file."""
-        path = self.folder / "truth" / f"{self._digest(name, starts, num_steps)}.npy"
-        if path.exists():
-            found: Array = np.load(path, allow_pickle=False)
-            return found
+        """Returns (num_starts,); what is played side by side is kept in a file of its own."""
+        digest = self._digest(name, starts, num_steps)
         advance = self.watcher.begin(f"truth: {name}", len(starts))
-        found = self.play.returns(base, starts, num_steps, advance=advance, **options)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, found)
-        return found
+        found = []
+        for first in range(0, len(starts), self.play.at_once):
+            part = starts[first : first + self.play.at_once]
+            path = self.folder / "truth" / f"{digest}-{first}.npy"
+            if path.exists():
+                found.append(np.load(path, allow_pickle=False))
+            else:
+                found.append(self.play.returns(base, part, num_steps, first=first, **options))
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, found[-1])
+            advance(len(part))
+        return np.concatenate(found)
 
     def _digest(self, name: str, starts: Sequence[Start], num_steps: int) -> str:
         about = (name, self.climb.best, [recipe(rule) for rule in self.climb.picks], recipe(self.plan), num_steps)

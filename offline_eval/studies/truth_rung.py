@@ -21,7 +21,6 @@ from offline_eval.batching import take
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.errors import InputError
 from offline_eval.spaces import ActionScale
-from offline_eval.studies.truth import Advance
 from offline_eval.studies.worlds import WorldMaker
 from offline_eval.types import Array, Observations, Predictor, Rule
 from offline_eval.wrappers.host import Steering
@@ -111,7 +110,10 @@ class TruthPlay:
         gamma: discount by which candidates are compared.
         plan: how much.
         seed: of all noise.
-        side_by_side: starts played at once.
+
+    Attributes:
+        at_once: starts that are well played side by side: copies that are environments of their own cost memory, and
+            time to make.
     """
 
     def __init__(
@@ -121,14 +123,12 @@ class TruthPlay:
         gamma: float,
         plan: TruthPlan,
         seed: int,
-        side_by_side: int | None = None,
     ) -> None:
         self.maker, self.plan, self.seed, self.gamma = maker, plan, seed, gamma
         self._scale = ActionScale(action_space)
         self._space: Any = action_space
         self._dim = int(np.prod(action_space.shape or (1,)))
-        # Copies that are environments of their own cost memory and time to make.
-        self._at_once = side_by_side or (64 if maker.can_simulate else 4)
+        self.at_once = 64 if maker.can_simulate else 4
 
     def returns(
         self,
@@ -139,7 +139,7 @@ class TruthPlay:
         proposal: NearbyActions | None = None,
         extra: Sequence[Base] = (),
         num_guided: int | None = None,
-        advance: Advance | None = None,
+        first: int = 0,
     ) -> Array:
         """Undiscounted returns (num_starts,).
 
@@ -150,26 +150,9 @@ class TruthPlay:
             proposal: candidates; None plays the base alone.
             extra: policies whose actions are candidates as well.
             num_guided: steps that the truth guides; all of them if left out.
-            advance: told 1 for each finished start.
+            first: number of the first start, which its noise is drawn by.
         """
-        found = []
-        for first in range(0, len(starts), self._at_once):
-            part = starts[first : first + self._at_once]
-            found.append(self._play(base, part, first, num_steps, proposal, extra, num_guided or num_steps))
-            if advance is not None:
-                advance(len(part))
-        return np.concatenate(found)
-
-    def _play(
-        self,
-        base: Base,
-        starts: Sequence[Start],
-        first: int,
-        num_steps: int,
-        proposal: NearbyActions | None,
-        extra: Sequence[Base],
-        num_guided: int,
-    ) -> Array:
+        num_guided = num_guided or num_steps
         size = len(starts)
         main = self.maker(size)
         trial = None

@@ -106,10 +106,9 @@ class SimulatedWorlds(Worlds):
 class SteppedWorlds(Worlds):
     """Copies that are environments of their own."""
 
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]], num: int) -> None:
-        self.num = num
-        self._envs = [without_time_limit(make()) for _ in range(num)]
-        self._origins: list[tuple[int | None, Any] | None] = [None] * num
+    def __init__(self, envs: list[gym.Env[Any, Any]], give_back: Callable[[list[gym.Env[Any, Any]]], None]) -> None:
+        self.num, self._envs, self._give_back = len(envs), envs, give_back
+        self._origins: list[tuple[int | None, Any] | None] = [None] * self.num
 
     def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
         """Put copies to where logged episodes stood before a step."""
@@ -145,9 +144,9 @@ class SteppedWorlds(Worlds):
         return Stepped(observations, rewards, np.array([bool(one[2]) for one in seen]))
 
     def close(self) -> None:
-        """Close the environments."""
-        for env in self._envs:
-            env.close()
+        """Give back the environments."""
+        self._give_back(self._envs)
+        self._envs = []
 
 
 class WorldMaker:
@@ -163,6 +162,7 @@ class WorldMaker:
 
     def __init__(self, make: Callable[[], gym.Env[Any, Any]], episodes: Sequence[LoggedEpisode]) -> None:
         self._make = make
+        self._spare: list[gym.Env[Any, Any]] = []
         env = make()
         self.time_limit = _time_limit(env)
         self.can_simulate = _can_simulate(env)
@@ -176,8 +176,22 @@ class WorldMaker:
                 check_restorable(brancher)
 
     def __call__(self, num: int) -> Worlds:
-        """So many copies."""
-        return SimulatedWorlds(self._env, num) if self.can_simulate else SteppedWorlds(self._make, num)
+        """So many copies; environments that were given back are used again."""
+        if self.can_simulate:
+            return SimulatedWorlds(self._env, num)
+        while len(self._spare) < num:
+            self._spare.append(without_time_limit(self._make()))
+        taken, self._spare = self._spare[:num], self._spare[num:]
+        return SteppedWorlds(taken, self._spare_again)
+
+    def _spare_again(self, envs: list[gym.Env[Any, Any]]) -> None:
+        self._spare += envs
+
+    def close(self) -> None:
+        """Close the environments that were given back."""
+        for env in self._spare:
+            env.close()
+        self._spare = []
 
 
 def simulate(env: Any, states: Mapping[str, Array], actions: Array) -> tuple[dict[str, Array], Array, Array, Array]:
