@@ -224,6 +224,21 @@ def test_an_agent_that_fails_every_episode(data):
         diagnose(Linear(), limited(Broken), data, critic=critic(), plan=PLAN)
 
 
+def test_rungs_whose_every_episode_fails_leave_the_others(data):
+    class Fragile(Simulated):
+        """Breaks at any action that the policy would not take."""
+
+        def step(self, action):
+            if not np.array_equal(np.asarray(action), np.zeros(1, np.float32)):
+                raise RuntimeError("too much")
+            return super().step(action)
+
+    found = diagnose(Linear(0.0 * GAIN), limited(Fragile), data, critic=critic(), plan=PLAN)
+    assert found.ladder["control"].summary.failed == 10
+    assert found.ladder.best == "policy"
+    json.dumps(found.to_json(), allow_nan=False)
+
+
 def test_a_policy_that_remembers_is_refused(data):
     class Remembers(Linear):
         def predict(self, observation, state=None, episode_start=None, deterministic=False):

@@ -179,13 +179,13 @@ class Climb:
         """
         policy = self._rungs[POLICY]
         tried = [self._rungs[name] for name in (BEST_OF_N, OPEX_STEP) if name in self._rungs]
-        tried = [rung for rung in tried if rung.returns is not policy.returns]
+        tried = [rung for rung in tried if rung.returns is not policy.returns and np.isfinite(rung.returns).any()]
         if not tried:
             return POLICY
         best = max(tried, key=lambda rung: rung.summary.mean)
         difference, p_value = against(best, policy)
         means = [rung.summary.mean for rung in (policy, self._rungs[CONTROL], *tried)]
-        worth = difference.mean_difference > _WORTH_WHILE * (max(means) - min(means))
+        worth = difference.mean_difference > _WORTH_WHILE * (np.nanmax(means) - np.nanmin(means))
         return best.name if worth and is_gain(difference, p_value, len(tried)) else POLICY
 
     @property

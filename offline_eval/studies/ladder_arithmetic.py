@@ -104,6 +104,7 @@ def range_of(rungs: list[Rung], top: float = -inf) -> tuple[float, float]:
         top: mean return of the best rung by Q with the truth at its side: it may have been played from fewer starts.
     """
     paired = [rung for rung in rungs if rung.name not in (BEHAVIOUR, ORACLE) and rung.unit == "episode"]
+    paired = [rung for rung in paired if np.isfinite(rung.returns).any()]  # not where every episode failed
     low = min((rung for rung in paired if rung.name in (POLICY, CONTROL)), key=_mean)
     high = max(paired, key=_mean)
     return max(_mean(high), top) - _mean(low), _error(high.returns - low.returns)
