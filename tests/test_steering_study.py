@@ -206,6 +206,24 @@ def test_a_study_is_played_in_pieces_and_shows_what_is_done(agent, tmp_path, cap
     assert {row["pair"] for row in data["scores"]} == {"one", "two"}
 
 
+def test_an_interrupted_agent_goes_on_with_the_strength_that_was_found(agent, tmp_path, capsys, monkeypatch):
+    words = f"{agent[1]}=Target-v0,episodes=2,selection_episodes=2,weaken=halfway,name=one"
+    command = ["study", "steering", words, "--out", str(tmp_path), "--json"]
+    assert main(command) == 0
+    whole = json.loads(capsys.readouterr().out)
+    path, table = tmp_path / "one" / "manifest.json", tmp_path / "one" / "episodes.csv"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"finished": False}))
+    table.write_text("\n".join(table.read_text().splitlines()[:30]) + "\n")
+    monkeypatch.setattr("offline_eval.studies.steering_pairs.halfway", None)
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["scores"] == whole["scores"]
+    assert again["pairs"][0]["strength"] == whole["pairs"][0]["strength"] == manifest["options"]["strength"]
+    assert main([*command[:2], words.replace("halfway", "0.2"), *command[3:]]) == 2
+    assert "as it is now" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line(agent, tmp_path, capsys):
     command = ["study", "steering", f"{agent[1]}=Target-v0,episodes=3", "--out", str(tmp_path)]
     assert main([*command, "--only", "three"]) == 2

@@ -84,31 +84,37 @@ def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) ->
     from offline_eval.studies.steering_study import PairResult
 
     folder = out / re.sub(r"[^\w.+-]+", "-", pair.name)
-    manifest = folder / "manifest.json"
+    manifest, strength = folder / "manifest.json", None
     if manifest.exists():
         found = json.loads(manifest.read_text(encoding="utf-8"))
+        if found["options"]["pair"] != pair.to_json():
+            way_out = "give another --out, or the words of that study"
+            raise InputError("--out", f"must hold {pair.name} as it is now", found["options"]["pair"], way_out)
         if found.get("finished"):
-            if found["options"]["pair"] != pair.to_json():
-                way_out = "give another --out, or the words of that study"
-                raise InputError("--out", f"must hold {pair.name} as it is now", found["options"]["pair"], way_out)
             return PairResult.of_json(found["result"])
-    return _played(pair, folder, arguments) if play else None
+        strength = found["options"]["strength"]
+    return _played(pair, folder, arguments, strength) if play else None
 
 
-def _played(pair: Pair, folder: Path, arguments: argparse.Namespace) -> PairResult:
+def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: float | None) -> PairResult:
+    """Play a pair, or go on with it; `strength` is what an interrupted run found."""
     from offline_eval.cli.progress import Progress
     from offline_eval.policies import weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
     from offline_eval.studies.steering_study import play_pair, prepare
 
-    asked = prepare(pair)
+    asked = prepare(pair, strength)
     words: dict[str, Any] = {
         "env": pair.env,
         "agents": {pair.name: weights_hash(asked.agent)},
         "plan": plan_to_json(asked.fresh),
         "variants": {v.name: recipe(v.rule) for variants in asked.variants.values() for v in variants},
-        "options": {"pair": pair.to_json(), "selection": plan_to_json(asked.selection)},
+        "options": {
+            "pair": pair.to_json(),
+            "strength": asked.strength,
+            "selection": plan_to_json(asked.selection),
+        },
     }
     run_folder = RunFolder(folder, words, resume=True, command=arguments.command_line)
     num_fresh = sum(len(variants) for variants in asked.variants.values())

@@ -132,11 +132,17 @@ def unique(pairs: list[Pair]) -> list[Pair]:
     return pairs
 
 
-def open_pair(pair: Pair) -> tuple[Any, Any, float | None]:
-    """The agent as it plays, whoever owns the critic, and the strength with which it was weakened."""
+def open_pair(pair: Pair, found: float | None = None) -> tuple[Any, Any, float | None]:
+    """The agent as it plays, whoever owns the critic, and the strength with which it was weakened.
+
+    Args:
+        pair: what to open.
+        found: the strength of "halfway", where it is known already.
+    """
     owner = load_sb3(pair.agent, pair.env, "cpu", normalize=pair.normalize)
-    strength = halfway(owner, pair.env, pair.seed) if pair.weaken == HALFWAY else pair.weaken
-    assert not isinstance(strength, str)
+    strength = pair.weaken
+    if isinstance(strength, str):
+        strength = halfway(owner, pair.env, pair.seed) if found is None else found
     agent = owner if strength is None else weaken(owner, strength, pair.seed)
     if pair.critic is not None:
         owner = load_sb3(pair.critic, pair.env, "cpu")

@@ -145,9 +145,14 @@ class Asked:
     fresh: EpisodePlan
 
 
-def prepare(pair: Pair) -> Asked:
-    """Open a pair and make its variants."""
-    agent, owner, strength = open_pair(pair)
+def prepare(pair: Pair, strength: float | None = None) -> Asked:
+    """Open a pair and make its variants.
+
+    Args:
+        pair: the agent and its environment.
+        strength: of "halfway", where it was found before; it is looked for otherwise.
+    """
+    agent, owner, strength = open_pair(pair, strength)
     critic = CountingCritic(critic_of(owner))
     try:
         members: Critic = CountingMembers(with_target(owner), critic) if _num_heads(critic, pair.env) < 2 else critic
