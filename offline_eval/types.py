@@ -147,7 +147,8 @@ class Rule(Protocol):
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
         """Steer scaled actions (batch, action_dim) given noise (batch, *noise_shape).
 
-        The host projects the result into the box and measures how far it lies from the policy's action.
+        A discrete action is its index (batch, 1). The host projects the result into the box and measures how far it
+        lies from the policy's action.
         """
         ...
 

@@ -11,7 +11,8 @@ All of them work on scaled actions: [-1, 1] in every bounded dimension of the Bo
 What a rule did is reported in numbers, each (batch,); this is the whole list:
 
 - `gradient_norm`: L2 norm of the critic's gradient at the policy's action, per unit of scaled action. OPEX only.
-- `displacement`: L2 distance from the policy's action to the executed one, in scaled units.
+- `displacement`: L2 distance from the policy's action to the executed one, in scaled units. With discrete actions 1
+  where another one was taken, else 0.
 - `clipped`: share of the action's dimensions in which the box cut a step short.
 - `predicted_gain`: the reduced value of the executed action minus that of the policy's action. BestOfN asks the
   critic for both; OPEX takes the last step's share from the gradient unless its `gain` is `ExactGain()`. 0 for a row
