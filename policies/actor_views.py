@@ -133,7 +133,8 @@ def _of_squashed(model: Any, policy: Any, normalization: TensorNormalization | N
         spread = _state_dependent(actor.action_dist, actor.log_std)
     else:
         spread = lambda features: actor.log_std(features).clamp(*_LOG_STD_RANGE)  # noqa: E731
-    return _actor(model, Network(trunk, last), nn.Sequential(*rest), TanhNormal, spread)
+    bend = rest[0] if rest else _unbent
+    return _actor(model, Network(trunk, last), bend, TanhNormal, spread)
 
 
 def _of_td3(model: Any, policy: Any, normalization: TensorNormalization | None) -> TorchActor:
@@ -159,7 +160,7 @@ def _of_offline(model: Any, policy: OfflinePolicy, normalization: TensorNormaliz
     probe: Any = rule.distribution(th.zeros(1, last.out_features), th.zeros(1, last.in_features), policy.spread)
     spread = log_std if hasattr(probe, "log_std") else None
     if isinstance(rule, TanhGaussian):
-        return _actor(model, Network(trunk, last), nn.Identity(), TanhNormal, spread)
+        return _actor(model, Network(trunk, last), _unbent, TanhNormal, spread)
     return _actor(model, Network(trunk, last), squash, Normal, spread)
 
 
@@ -170,7 +171,7 @@ def _of_actor_critic(model: Any, policy: Any, normalization: TensorNormalization
     state_dependent = isinstance(distribution, StateDependentNoiseDistribution)
     spread = _state_dependent(distribution, policy.log_std) if state_dependent else lambda features: policy.log_std
     if policy.squash_output:
-        return _actor(model, network, nn.Identity(), TanhNormal, spread)
+        return _actor(model, network, _unbent, TanhNormal, spread)
     scale = ActionScale(policy.action_space)
 
     # Half the width of the Box is the standard deviation's unit, wherever the middle lies.
@@ -193,6 +194,10 @@ def _state_dependent(distribution: Any, log_std: Tensor) -> Spread:
         return cast("Tensor", 0.5 * (variance + distribution.epsilon).log())
 
     return spread
+
+
+def _unbent(output: Tensor) -> Tensor:
+    return output
 
 
 def _actor(model: Any, network: Network, bend: Any, family: Any, spread: Spread | None) -> TorchActor:

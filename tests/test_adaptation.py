@@ -19,7 +19,6 @@ from offline_eval.wrappers import (
     Guarded,
     KLAnchor,
     Latest,
-    LinearGain,
     LineSearch,
     Mixture,
     Never,
@@ -68,16 +67,19 @@ def play(training, states, noise=None, action=0.5):
 
 def test_one_step_of_gradient_ascent():
     # Weight 0.54 and bias 0.04 act 0.58.
-    (after,), metrics = play(rule(gain=LinearGain()), [1.0])
+    (after,), metrics = play(rule(), [1.0])
     assert after == pytest.approx(0.58)
     assert metrics["displacement"] == pytest.approx(0.08)
     assert metrics["predicted_gain"] == pytest.approx(1.0 * 0.08, rel=1e-4)
     assert metrics["zero_gradient"] == metrics["non_finite"] == 0.0
 
 
-def test_the_exact_gain_asks_the_critic():
-    # From -0.25 to -(1 - 0.58)^2.
-    assert play(rule(), [1.0])[1]["predicted_gain"] == pytest.approx(0.25 - 0.1764, rel=1e-4)
+def test_the_gain_is_asked_for_but_for_the_last_step():
+    # From -0.25 to -(1 - 0.58)^2 in the first step; then by the slope 0.84.
+    (_, second), metrics = play(rule(), [1.0, 1.0])
+    assert metrics["predicted_gain"] == pytest.approx(0.25 - 0.1764 + 0.84 * (second - 0.58), rel=1e-4)
+    # A draw of the policy's own changes nothing: it is the mean that has learnt.
+    assert play(rule(), [1.0, 1.0], action=-0.2)[1]["predicted_gain"] == pytest.approx(metrics["predicted_gain"])
 
 
 def test_the_other_optimisers_take_steps_of_their_own_length():

@@ -14,14 +14,15 @@ What was done is reported in numbers, each (batch,), beside those of `offline_ev
   critic flat.
 - `non_finite`: 1 where a value, a gradient or a step was infinite or NaN. The frozen action is used, and the row begins
   again with the frozen weights.
-- `predicted_gain`: the reduced value of the executed action minus that of the policy's; see `gain`.
+- `predicted_gain`: the reduced value of the adapted policy's mean action minus that of the frozen policy's: both asked
+  for, but for the last gradient step, which is believed.
 """
 
 from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -31,7 +32,7 @@ from torch import Tensor
 from offline_eval.errors import CriticError, InputError, SpaceError, bare
 from offline_eval.types import Adaptable, Array, Steered
 from offline_eval.wrappers.arguments import check_positive, check_whole
-from offline_eval.wrappers.directions import ExactGain, Gain, Min, Reduction
+from offline_eval.wrappers.directions import Min, Reduction
 from offline_eval.wrappers.fast_weights import FastWeights, check_memory
 from offline_eval.wrappers.learning import Adam, EachEpisode, KLAnchor, LastLayer, Optimizer, Reset, Trained
 from offline_eval.wrappers.rules import CriticRule, _layout, _same_box, required
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapting", "TestTimeTraining"]
 
 _LAST_LAYER, _ADAM, _REPLAY, _EACH_EPISODE = LastLayer(), Adam(), Replay(), EachEpisode()
-_MIN, _EXACT = Min(), ExactGain()
+_MIN = Min()
 _SMALLEST_SCALE = 1e-8
 _WIDTH = 8
 """Rows of a padded batch: each of them is many rows for the critic, and has weights of its own."""
@@ -89,9 +90,6 @@ class TestTimeTraining(CriticRule, _Actor):
         reset: what the next episode begins with.
         gradient_steps: after each observation, each with newly drawn states.
         reduce: from the ensemble's values to the one that is climbed.
-        gain: how `predicted_gain` is known: `ExactGain()` asks the critic about the policy's action and the executed
-            one, `LinearGain()` believes the gradient at the adapted action. That saves a forward pass, and has the
-            wrong sign where training has gone over the top.
     """
 
     __test__ = False  # pytest would take the class for tests
@@ -104,7 +102,6 @@ class TestTimeTraining(CriticRule, _Actor):
     reset: Reset = _EACH_EPISODE
     gradient_steps: int = 1
     reduce: Reduction = _MIN
-    gain: Gain = _EXACT
 
     def __post_init__(self) -> None:
         if not isinstance(self.actor, Adaptable):
@@ -151,6 +148,15 @@ class TestTimeTraining(CriticRule, _Actor):
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
         """One step of episodes that begin here: what a host does at its first step."""
         return self.start()(observations, actions, noise)
+
+
+class _Found(NamedTuple):
+    """What the critic says of each row's weights; action and slope are those at its latest state."""
+
+    gradient: Tensor  # (rows, size) of the objective in the weights
+    action: Tensor  # (rows, action_dim)
+    slope: Tensor  # (rows, action_dim) of the reduced value in that action
+    gain: Tensor  # (rows,) the reduced value of that action minus that of the frozen policy's
 
 
 class Adapting:
@@ -214,38 +220,48 @@ class Adapting:
 
         index = th.as_tensor(rows, device=self.device)
         weights, moments, steps = self._fast.of(index)
+        # By the arithmetic of the adapted action below: equal weights give equal bits, and a difference of exactly 0.
+        frozen = self._actions(self._fast.frozen.expand_as(weights), now)
         for number in range(self.recipe.gradient_steps):
-            gradient, slope = self._gradient(weights, self._drawn(now, rows, noise, number))
+            found = self._gradient(weights, self._drawn(now, rows, noise, number), now, frozen)
             steps = steps + 1
-            step, moments = self.recipe.optimizer(gradient, moments, steps)
+            step, moments = self.recipe.optimizer(found.gradient, moments, steps)
             weights = weights + self.recipe.learning_rate * step
 
-        moved = self._moved(weights, now)
+        adapted = self._actions(weights, now)
+        moved = adapted - frozen
         # A gradient that is no number has made weights that are none; one look at the end.
         usable = (weights.sum(dim=1) + moved.sum(dim=1)).isfinite()
-        after = th.where(usable[:, None] & (moved != 0), actions + moved, actions)
         self._fast.put(index[: len(real)], usable, weights, moments, steps)
+        gain = found.gain + (found.slope * (adapted - found.action)).sum(dim=1)
         metrics = {
-            "predicted_gain": self._gain(now, actions, after, slope),
-            "zero_gradient": (gradient == 0).all(dim=1),
+            # Where the frozen action is used there is none; NaN where the critic is no number.
+            "predicted_gain": th.where(usable, gain, 0.0 * found.gain),
+            "zero_gradient": (found.gradient == 0).all(dim=1),
             "non_finite": ~usable,
         }
-        return Steered(after, metrics)
+        return Steered(th.where(usable[:, None] & (moved != 0), actions + moved, actions), metrics)
 
-    def _gradient(self, weights: Tensor, states: Record) -> tuple[Tensor, Tensor]:
-        """Of the objective in each row's weights (rows, size), and of Q in its latest action (rows, action_dim).
+    def _gradient(self, weights: Tensor, states: Record, now: Record, frozen: Tensor) -> _Found:
+        """What the critic says of each row's weights.
 
         Args:
             weights: (rows, size).
-            states: a record (rows, num_states, ...), of which the first is the latest.
+            states: over which the mean is taken, a record (rows, num_states, ...), of which the first is the latest.
+            now: the latest, a record (rows, ...).
+            frozen: the frozen policy's actions there (rows, action_dim).
         """
-        recipe = self.recipe
+        recipe, size = self.recipe, len(weights)
         with th.enable_grad():
             leaf = weights.detach().requires_grad_()
             locations = recipe.parameters.locations(recipe.actor, self._fast.by_name(leaf), _inputs(states))
             actions = recipe.actor.actions(locations)
-            observations = map_record(lambda value: value.flatten(0, 1), states["observations"])
-            values = recipe.values(observations, actions.flatten(0, 1), recipe.reduce).view(actions.shape[:2])
+            # One call of the critic, for what is climbed and for what the frozen action is worth.
+            observations = map_record(
+                lambda each, latest: th.cat([each.flatten(0, 1), latest]), states["observations"], now["observations"]
+            )
+            everything = recipe.values(observations, th.cat([actions.flatten(0, 1), frozen]), recipe.reduce)
+            values = everything[:-size].view(actions.shape[:2])
             if not values.requires_grad:
                 raise CriticError(
                     "critic",
@@ -261,7 +277,8 @@ class Adapting:
                 climbed.append(kl)
                 shares.append(th.full_like(kl, -recipe.anchor.coef / kl.shape[1]))
             gradient, slope = th.autograd.grad(climbed, [leaf, actions], shares)
-        return gradient, slope[:, 0] / share
+        gain = (values[:, 0] - everything[-size:]).detach()
+        return _Found(gradient, actions[:, 0].detach(), slope[:, 0] / share, gain)
 
     def _drawn(self, now: Record, rows: Array, noise: Tensor | None, number: int) -> Record:
         """The states of a gradient step: a record (rows, num_states, ...)."""
@@ -296,26 +313,12 @@ class Adapting:
                 record["std"] = std
         return record
 
-    def _moved(self, weights: Tensor, now: Record) -> Tensor:
-        """How far each row's weights are from the frozen policy's action at its latest state (rows, action_dim)."""
-        recipe, size = self.recipe, len(weights)
-        with th.no_grad():
-            # Both by the same arithmetic: equal weights give equal bits, and a difference of exactly 0.
-            both = self._fast.by_name(th.cat([weights, self._fast.frozen.expand_as(weights)]))
-            inputs = map_record(lambda value: th.cat([value, value])[:, None], _inputs(now))
-            actions = recipe.actor.actions(recipe.parameters.locations(recipe.actor, both, inputs))[:, 0]
-            return actions[:size] - actions[size:]
-
-    def _gain(self, now: Record, before: Tensor, after: Tensor, slope: Tensor) -> Tensor:
-        """What the executed actions (batch, action_dim) are predicted to be worth more than the policy's, (batch,)."""
-
-        def ask() -> Tensor:
-            with th.no_grad():
-                both = map_record(lambda value: th.cat([value, value]), now["observations"])
-                values = self.recipe.values(both, th.cat([before, th.clamp(after, *self.box)]), self.recipe.reduce)
-            return values[len(before) :] - values[: len(before)]
-
-        return self.recipe.gain(slope.new_zeros(()), slope, after - before, ask)
+    @th.no_grad()
+    def _actions(self, weights: Tensor, now: Record) -> Tensor:
+        """Scaled actions (rows, action_dim) of each row's weights at its latest state."""
+        inputs = map_record(lambda value: value[:, None], _inputs(now))
+        locations = self.recipe.parameters.locations(self.recipe.actor, self._fast.by_name(weights), inputs)
+        return self.recipe.actor.actions(locations)[:, 0]
 
     def _frozen(self) -> dict[str, Tensor]:
         parameters = self.recipe.actor.parameters()
