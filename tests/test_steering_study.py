@@ -72,6 +72,13 @@ def test_what_the_trial_kept_of_the_best_afterwards():
     beaten = kept(result(candidates=((0.0, 1.0),), control=(0.0, 2.0)))
     assert not beaten.has_gain
     assert beaten.met
+    # The lead over the control spreads by 1 around its mean: an error of 0.58.
+    for gain, own in ((0.1, False), (1.0, True)):
+        rows = list(result(candidates=((0.0, 0.0),)).played)
+        rows[1] = Played(
+            "OPEX 0.1", "candidate", (0.0,) * 4, tuple(np.array(rows[3].fresh) + SPREAD + gain), Cost(1, 1, 1)
+        )
+        assert kept(PairResult(result().pair, None, tuple(rows))).has_gain is own
     lost = kept(result(candidates=((20.0, -5.0),)))
     assert lost.lost == pytest.approx(0.05)
     assert not lost.met

@@ -23,6 +23,9 @@ AUTO = "auto"
 HARM_ERRORS, HARM_SHARE = 2.0, 0.01
 """A rule harms an agent where it is worse by more than both: standard errors, and share of (plain - chance)."""
 
+OWN_ERRORS = 1.0
+"""Standard errors by which a gain must exceed the best control's to be steering's own; the gate asks for the same."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -68,7 +71,8 @@ class Kept:
         winner: what the trial chose; None for no gain.
         best: the fixed candidate that did best on the fresh episodes, known only afterwards.
         best_gain: its gain.
-        has_gain: whether that gain exceeds 2 standard errors and what the best control gained.
+        has_gain: whether that gain exceeds 2 standard errors, and what the best control gained by more than one: what
+            a control does as well is no gain of steering's own.
         share: `auto`'s gain over the best one's where there is one; NaN elsewhere.
         lost: what `auto` lost, as a share of (plain - chance); 0 where it lost nothing.
     """
@@ -114,8 +118,8 @@ def kept(result: PairResult, gate: Gate | None = None) -> Kept:
     plain = result.fresh(PLAIN)
     gains = {played.name: _mean(result.fresh(played.name) - plain) for played in result.kind("candidate")}
     best = max(gains, key=gains.__getitem__)
-    control = _mean(result.fresh(best_control(result)) - plain)
-    has_gain = bool(t_statistic(result.fresh(best), plain) > HARM_ERRORS and gains[best] > control)
+    lead = t_statistic(result.fresh(best), result.fresh(best_control(result)))
+    has_gain = bool(t_statistic(result.fresh(best), plain) > HARM_ERRORS and lead > OWN_ERRORS)
     auto = score(result, AUTO, gate)
     gain, span = auto.difference.mean_difference, agent_range(result)
     return Kept(
