@@ -210,7 +210,8 @@ def _steering(ladder: Ladder, asked: Asked) -> Recommendation:
         )
     number = str(best.choice.get("num_samples", 32))
     return Recommendation(
-        f"Steer with the best of {number} candidates by Q.",
+        f"Steer with the best of {number} candidates by Q (the command draws them around the policy's action; the rule "
+        "`BestNear` has the data's actions among them).",
         asked.command("steer", *place, "--step-sizes", "0", "--best-of", number),
     )
 
