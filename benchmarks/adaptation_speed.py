@@ -2,10 +2,10 @@
 
     python benchmarks/adaptation_speed.py AGENT [--env HalfCheetah-v5] [--rounds 5] [--steps 200] [--envs 1,8,32]
 
-Timed is what lies between two steps of the first environment: acting, adapting, and a step of every environment. Of each
-run the fastest tenth counts, which a busy machine disturbs least, and the median (`--quantile 0.5`) where it is quiet.
-Every round plays each contender once, in turn; a ratio is taken within its round, and the median over the rounds is
-printed with the lowest and the highest.
+Timed is the processor's own time between two steps of the first environment: acting, adapting, and a step of every
+environment. Of each run the fastest tenth counts, which others on a busy machine disturb least (they still share its
+caches); `--quantile 0.5` takes the median. Every round plays each contender once, in turn; a ratio is taken within its
+round, and the median over the rounds is printed with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Stamped(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Step."""
-        self._stamps.append(time.perf_counter())
+        self._stamps.append(time.thread_time())
         return self.env.step(action)
 
 
