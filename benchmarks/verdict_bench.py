@@ -36,13 +36,14 @@ PLAN = DiagnosisPlan(
     extractions=Extractions(gradient_steps=0),
     learning_rates=(),
     workers=1,
-    n_envs=50,
-    episodes=50,
+    n_envs=32,
+    episodes=32,
+    selection_episodes=16,
     num_near=(12,),
     step_sizes=(0.0, 0.1, 0.4),
     num_steps=2,
     max_states=4000,
-    truth=TruthPlan(num_starts=50),
+    truth=TruthPlan(num_starts=32),
 )
 """Fewer choices than by default, nothing measured beside the ladder: a few seconds of a core a case."""
 

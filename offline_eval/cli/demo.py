@@ -70,14 +70,16 @@ def _draw(folder: Path, data: Path) -> Path:
     """The ways of the data, of the agent, and of every rule that was played beside it."""
     from itertools import islice
 
+    import numpy as np
+
     from offline_eval.datasets import open_dataset, open_log
     from offline_eval.problems.drawing import draw_paths
 
-    panels = {"the data": [trajectory.observations for trajectory in islice(open_dataset(data), _DRAWN)]}
+    panels = {"the data": [np.asarray(trajectory.observations) for trajectory in islice(open_dataset(data), _DRAWN)]}
     logs = {"the agent": folder / "diagnose" / "states" / "policy"}
     logs |= {path.name: path for path in sorted((folder / "steer" / "states").glob("*")) if path.name != "plain"}
     for title, path in logs.items():
-        panels[title] = [episode.observations for episode in islice(open_log(path), _DRAWN)]
+        panels[title] = [np.asarray(episode.observations) for episode in islice(open_log(path), _DRAWN)]
     return draw_paths(panels, folder / "maze.svg")
 
 

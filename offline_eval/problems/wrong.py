@@ -146,7 +146,7 @@ class Outside:
         """Weights (n,) in [0, 1]."""
         places = (np.asarray(states, dtype=np.float64) - self._centre) / self._spread
         distances = np.sqrt(_squared_distances(places, self._marks).min(axis=1))
-        return np.clip((distances / self._edge - 1.0) / _FADE, 0.0, 1.0)
+        return np.asarray(np.clip((distances / self._edge - 1.0) / _FADE, 0.0, 1.0))
 
 
 def _squared_distances(points: FloatArray, others: FloatArray) -> FloatArray:
