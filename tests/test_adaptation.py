@@ -11,6 +11,7 @@ from torch import nn
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, SpaceError
 from offline_eval.policies import actor_of, weights_hash
+from offline_eval.report.tables import steering_table
 from offline_eval.studies.steering import Variant, steer, steering_variants
 from offline_eval.wrappers import (
     Adam,
@@ -425,3 +426,16 @@ def test_the_study_has_a_row_for_each_learning_rate_and_its_control():
     assert variants[2].rule.like is variants[1].rule
     with pytest.raises(InputError, match="`actor` must be given"):
         steering_variants(PENDULUM_CRITIC, (), learning_rates=(3e-4,))
+
+
+def test_the_table_says_where_there_was_nothing_to_learn_from():
+    saturated = nn.Sequential(nn.Linear(3, 1), nn.Hardtanh(-1e-9, 1e-9))
+    actor = actor_of(saturated, action_space=Acts.action_space, observation_space=Acts.observation_space)
+    training = TestTimeTraining(actor, PENDULUM_CRITIC, 0.01)
+    control = Variant("random", RandomDirection(like=training))
+    rows = steer(
+        POLICY, lambda: pendulum(4), [Variant("ttt", training, control="random"), control], EpisodePlan.seeded(3)
+    )
+    np.testing.assert_array_equal(rows[1].evaluation.returns, rows[0].evaluation.returns)
+    table = steering_table(rows, "agent")
+    assert "ttt: no gradient in 100% of the steps: the actions are saturated, or the critic is flat" in table
