@@ -24,6 +24,7 @@ from offline_eval.studies.steering_study import CHANCE, PairResult
 
 _FAMILIES = {"OPEX 0": "OPEX 0.1", "best of": "best of 32, 0.2", "TTT": "TTT 0.0003"}
 """Beginnings of names (one step up the critic, the best of candidates, training), and what stands for them untuned."""
+_DEFAULT_TRAINING = "TTT 0.0003"
 
 Cells = list[tuple[str, ...]]
 
@@ -86,13 +87,18 @@ def gain_cells(results: Sequence[PairResult], tuning: Sequence[PairResult] = ())
 
 
 def _fixed(results: Sequence[PairResult], tuning: Sequence[PairResult]) -> list[str]:
-    """One rule of each family: tuned on the agents that are there for it, else a choice made beforehand."""
+    """One rule of each family: tuned on the agents that are there for it, else a choice made beforehand.
+
+    The training that is this package's default stands in any case.
+    """
     played = rules_of([*results, *tuning])
     rules = []
     for family, beforehand in _FAMILIES.items():
         names = [name for name in played if name.startswith(family)]
         if names:
             rules.append(tuned(tuning, family) if tuning else beforehand if beforehand in names else names[0])
+    if _DEFAULT_TRAINING in played and _DEFAULT_TRAINING not in rules:
+        rules.append(_DEFAULT_TRAINING)
     return rules
 
 
