@@ -17,6 +17,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--problem", choices=[*PROBLEMS, "both"], default="both")
     parser.add_argument("--faults", help="names, separated by semicolons (default: all)")
     parser.add_argument("--out", metavar="FILE", help="one JSON line a case; what it holds is not played again")
+    parser.add_argument("--episodes", type=int, default=PLAN.episodes, help="of every rung (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so many")
     parser.add_argument("--table", metavar="FILE", help="print the tables of FILE, and play nothing")
     parser.add_argument("--judge", metavar="FILE", help="the same with the present rule, from FILE.ladders")
@@ -68,10 +70,13 @@ def main() -> None:
     first, last = (int(word) for word in arguments.seeds.split("-"))
     faults = arguments.faults.split(";") if arguments.faults else list(FAULTS)
     problems = list(PROBLEMS) if arguments.problem == "both" else [arguments.problem]
-    play_all(Path(arguments.out), problems, faults, range(first, last + 1), arguments.minutes)
+    plan = replace(PLAN, episodes=arguments.episodes, truth=TruthPlan(num_starts=arguments.episodes))
+    play_all(Path(arguments.out), problems, faults, range(first, last + 1), plan, arguments.minutes)
 
 
-def play_all(out: Path, problems: list[str], faults: list[str], seeds: Iterable[int], minutes: float) -> None:
+def play_all(
+    out: Path, problems: list[str], faults: list[str], seeds: Iterable[int], plan: DiagnosisPlan, minutes: float
+) -> None:
     """Play what `out` does not hold yet, one seed after the other."""
     th.set_num_threads(1)
     done = {(row["problem"], row["fault"], row["seed"]) for row in read(out)}
@@ -83,26 +88,26 @@ def play_all(out: Path, problems: list[str], faults: list[str], seeds: Iterable[
                     continue
                 if time.monotonic() > end:
                     return
-                row = play(problem, fault, seed, Path(f"{out}.ladders"))
+                row = play(problem, fault, seed, plan, Path(f"{out}.ladders"))
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(f"{row['seconds']:5.1f} s  {problem} {seed} {fault}: {row['named']}", flush=True)
 
 
-def play(problem: str, fault: str, seed: int, ladders: Path | None = None) -> dict[str, Any]:
+def play(problem: str, fault: str, seed: int, plan: DiagnosisPlan, ladders: Path) -> dict[str, Any]:
     """Plant, diagnose, and hold the verdict against what was planted."""
     began = time.monotonic()
     case: Case = plant(PROBLEMS[problem](seed), fault, seed)
-    diagnosis = diagnose(case.policy, case.env, case.dataset, critic=case.critic, plan=PLAN)
-    if ladders is not None:
-        ladders.mkdir(parents=True, exist_ok=True)
-        kept = pickle.dumps((diagnosis.ladder, diagnosis.measurement))
-        (ladders / f"{problem}-{fault}-{seed}.pickle").write_bytes(kept)
+    diagnosis = diagnose(case.policy, case.env, case.dataset, critic=case.critic, plan=plan)
+    ladders.mkdir(parents=True, exist_ok=True)
+    kept = pickle.dumps((diagnosis.ladder, diagnosis.measurement))
+    (ladders / f"{problem}-{fault}-{seed}.pickle").write_bytes(kept)
     ladder = diagnosis.to_json()
     return {
         "problem": problem,
         "fault": fault,
         "seed": seed,
+        "episodes": plan.episodes,
         "planted": list(case.bottlenecks),
         "gap": case.gap,
         "range": diagnosis.ladder.range,
