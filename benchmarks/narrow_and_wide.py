@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
-from verdict_bench import PLAN, read
+from verdict_bench import PLAN
 from verdict_learned import UPDATES, Trained, awr, ddpg_bc
 
 from offline_eval.policies.extraction import BC, Extraction
@@ -63,6 +63,11 @@ def main() -> None:
                     row = {"data": data, "agent": agent, "seed": seed, **diagnosed(collected, extraction)}
                     with out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def diagnosed(collected: Collected, extraction: Extraction) -> dict[str, Any]:
