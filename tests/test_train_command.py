@@ -339,7 +339,19 @@ def test_the_critic_of_an_agent_without_one_steers_it(capsys, data_file, tmp_pat
     assert result["gamma"] == tiny_ppo_pendulum.gamma
     assert result["initial_value"]["n"] == 6
     assert critic_of(load_sb3(tmp_path / "q.zip", open_dataset(data_file))).gamma == tiny_ppo_pendulum.gamma
-    playing = ["--env", "Pendulum-v1", "--episodes", 2, "--step-limit", 5, "--workers", 1, "--json"]
+    playing = [
+        "--env",
+        "Pendulum-v1",
+        "--episodes",
+        2,
+        "--step-limit",
+        5,
+        "--workers",
+        1,
+        "--trap-episodes",
+        0,
+        "--json",
+    ]
     code, printed, err = run(capsys, "steer", tmp_path / "ppo.zip", "--critic", tmp_path / "q.zip", *playing)
     assert (code, err) == (0, "")
     assert len(json.loads(printed)["rows"]) > 3
