@@ -15,10 +15,14 @@ _HOME = {
     "evaluate": "episodes",
     "steer": "studies.steering",
     "compare": "studies.comparison",
+    "diagnose": "studies",
+    "tune_steering": "studies",
     "load_sb3": "policies",
     "critic_of": "policies",
+    "actor_of": "policies",
     "OPEX": "wrappers",
     "BestOfN": "wrappers",
+    "TestTimeTraining": "wrappers",
     "RandomDirection": "wrappers",
     "MultiplyAction": "wrappers",
     "Placebo": "wrappers",
@@ -32,8 +36,11 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from offline_eval.episodes import EpisodePlan as EpisodePlan
     from offline_eval.episodes import evaluate as evaluate
+    from offline_eval.policies import actor_of as actor_of
     from offline_eval.policies import critic_of as critic_of
     from offline_eval.policies import load_sb3 as load_sb3
+    from offline_eval.studies import diagnose as diagnose
+    from offline_eval.studies import tune_steering as tune_steering
     from offline_eval.studies.comparison import compare as compare
     from offline_eval.studies.steering import steer as steer
     from offline_eval.wrappers import OPEX as OPEX
@@ -44,5 +51,6 @@ if TYPE_CHECKING:
     from offline_eval.wrappers import StateLogger as StateLogger
     from offline_eval.wrappers import SteerAction as SteerAction
     from offline_eval.wrappers import SteeredPolicy as SteeredPolicy
+    from offline_eval.wrappers import TestTimeTraining as TestTimeTraining
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)
