@@ -74,7 +74,9 @@ def main() -> None:
     for manifest in sorted(arguments.study.glob("*/manifest.json")):
         found = json.loads(manifest.read_text())
         if found.get("finished"):
-            results.append(PairResult.of_json(found["result"]))
+            result = PairResult.of_json(found["result"])
+            if agent_range(result) > 0:  # gains are shares of it
+                results.append(result)
     print(f"{len(results)} agents, {arguments.splits} splits; gains in % of (plain - chance)")
     print(f"{'gate':32}{'agent':38}{'auto':>8}{'best':>8}{'won':>7}{'lost > 1 %':>12}")
     for name, gate in GATES.items():
