@@ -46,6 +46,12 @@ _HOME = {
     "LinearGain": "directions",
     "ExactGain": "directions",
     "TestTimeTraining": "adaptation",
+    "BestNear": "reach",
+    "NearbyActions": "reach",
+    "Neighbours": "reach",
+    "RandomNear": "reach",
+    "Region": "reach",
+    "Where": "reach",
     "LastLayer": "learning",
     "AllParameters": "learning",
     "Adam": "learning",
@@ -100,6 +106,12 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
     from offline_eval.wrappers.priors import OneHot as OneHot
     from offline_eval.wrappers.priors import PolicyPrior as PolicyPrior
+    from offline_eval.wrappers.reach import BestNear as BestNear
+    from offline_eval.wrappers.reach import NearbyActions as NearbyActions
+    from offline_eval.wrappers.reach import Neighbours as Neighbours
+    from offline_eval.wrappers.reach import RandomNear as RandomNear
+    from offline_eval.wrappers.reach import Region as Region
+    from offline_eval.wrappers.reach import Where as Where
     from offline_eval.wrappers.seen_states import Latest as Latest
     from offline_eval.wrappers.seen_states import Mixture as Mixture
     from offline_eval.wrappers.seen_states import Replay as Replay
