@@ -26,6 +26,14 @@ STEPS = {
 ROLES = {"behaviour": "plain", "control": "control", "truth": "second", "oracle": "plain"}
 """Colours of the rungs; those that Q guides have the main one."""
 
+SHORT = {
+    "control": "random data action",
+    "inside": "the same, inside the data",
+    "outside": "the same, outside the data",
+    "truth": "best by the truth",
+}
+"""Names of rungs whose titles are too long to stand beside their numbers."""
+
 
 def diagnosis_chapter(run: RunResult) -> Chapter:
     """Of `diagnose`."""
@@ -54,6 +62,11 @@ def diagnosis_chapter(run: RunResult) -> Chapter:
 def share_reading(share: Record | None) -> Reading:
     """Of {"estimate", "ci95", "caveat"}."""
     return Reading.of(share, "estimate") if share else Reading()
+
+
+def rung_name(rung: Record) -> str:
+    """What a rung is called beside its numbers."""
+    return SHORT.get(rung["rung"], rung["title"])
 
 
 def rung_words(rung: Record) -> str:
@@ -93,14 +106,14 @@ def _waterfall(shares: Mapping[str, Reading], ladder: Sequence[Record], about: R
 def _ladder(ladder: Sequence[Record], about: Record) -> Figure:
     level, unit = _level(ladder), _float(about["range"])
     rows = [
-        Row(rung["title"], _place(rung, level, unit), ROLES.get(rung["rung"], "main"), (), rung_words(rung))
+        Row(rung_name(rung), _place(rung, level, unit), ROLES.get(rung["rung"], "main"), (), rung_words(rung))
         for rung in ladder
     ]
     best = max((rung for rung in ladder if rung.get("paired")), key=_difference, default=None)
     words = (
         "No rung could be paired with the policy."
         if best is None
-        else f"Of what was tried on the same episodes, the most was gained by: {best['title']} ({rung_words(best)})."
+        else f"Of what was tried on the same episodes, the most was gained by: {rung_name(best)} ({rung_words(best)})."
     )
     names = [("by Q", "main"), ("control", "control"), ("by truth", "second"), ("reference", "plain")]
     return Figure(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import nan
 from typing import Any
 
-from offline_eval.report.diagnosis_chapter import STEPS, share_reading
+from offline_eval.report.diagnosis_chapter import STEPS, rung_name, share_reading
 from offline_eval.report.reading import Reading, bounds, summary_reading
 from offline_eval.report.tables import MARK, columns, interval, number
 
@@ -30,7 +30,7 @@ def diagnosis_table(found: Mapping[str, Any]) -> str:
     for rung in found["ladder"]:
         paired, gain = rung.get("paired"), share_reading(rung.get("gain"))
         gained = Reading(_float(paired["mean_difference"]), bounds(paired["ci95"])) if paired else None
-        title = f"{rung['title']} (segments)" if rung["unit"] == "segment" else rung["title"]
+        title = f"{rung_name(rung)} (segments)" if rung["unit"] == "segment" else rung_name(rung)
         mean = number(summary_reading(rung["summary"]).value)
         parts = number(gain.value, signed=True) if gain.known else ""
         rungs.append((title[:36], mean, gained.text(signed=True) if gained else "", parts))

@@ -22,6 +22,8 @@ from offline_eval.studies.measurement_records import Measurement
 from offline_eval.studies.reading import Finding, Reading, Thresholds, read
 from offline_eval.studies.verdict_words import Asked, evidence_of, recommendation_for, sentence_of
 
+_REGRET = "by how much decisions are worse outside is known without an interval"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -83,7 +85,8 @@ def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
     if inside.estimate <= thresholds.gain or reading.regret_ratio is None:
         return outside
     worse = max(0.0, 1.0 - reading.regret_ratio)
-    interval = replace(outside.ci95, low=worse * outside.ci95.low, high=worse * outside.ci95.high)
+    # How much worse has no interval of its own: the upper end is that of all of it.
+    interval = replace(outside.ci95, low=worse * outside.ci95.low, caveat=_REGRET)
     return Share(worse * outside.estimate, interval)
 
 
