@@ -115,7 +115,7 @@ def weak():
 
 def test_a_good_critic_under_a_weak_policy_wins_and_is_confirmed(weak):
     # The policy is off by 0.4, which costs 16 a step. One step of 0.4 hits the target, and so do ten of 0.1: six of
-    # them go to and fro.
+    # them go there and back.
     assert weak.winner.name in HITS
     assert weak.holds
     row = weak.confirmed

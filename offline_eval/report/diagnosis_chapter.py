@@ -66,7 +66,7 @@ def share_reading(share: Record | None) -> Reading:
 
 def rung_name(rung: Record) -> str:
     """What a rung is called beside its numbers."""
-    return SHORT.get(rung["rung"], rung["title"])
+    return SHORT.get(rung["rung"]) or str(rung["title"])
 
 
 def rung_words(rung: Record) -> str:
