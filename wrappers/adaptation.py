@@ -237,7 +237,7 @@ class Adapting:
         metrics = {
             # Where the frozen action is used there is none; NaN where the critic is no number.
             "predicted_gain": th.where(usable, gain, 0.0 * found.gain),
-            "zero_gradient": (found.gradient == 0).all(dim=1),
+            "zero_gradient": found.gradient.abs().amax(dim=1) == 0,
             "non_finite": ~usable,
         }
         return Steered(th.where(usable[:, None] & (moved != 0), actions + moved, actions), metrics)

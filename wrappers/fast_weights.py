@@ -30,41 +30,43 @@ class FastWeights:
         self._shapes = {name: value.shape for name, value in frozen.items()}
         self._sizes = [value.numel() for value in frozen.values()]
         self.size = sum(self._sizes)
-        # A row: the weights, each of the moments, the number of steps. One table is one gather and one scatter a step.
-        self._parts = [self.size] * (1 + optimizer.num_moments) + [1]
-        self._table = th.zeros(0, sum(self._parts), device=device)
+        # Of a row: the weights, each of the moments, the number of steps.
+        self._widths = [self.size] * (1 + optimizer.num_moments) + [1]
+        self._tables = [th.zeros(0, width, device=device) for width in self._widths]
         self.refresh(frozen)
 
     @property
     def num_rows(self) -> int:
         """Rows for which there is room."""
-        return len(self._table)
+        return len(self._tables[0])
 
     @property
     def numbers_per_row(self) -> int:
         """Numbers that are kept of a row, and its gradient while it is computed."""
-        return sum(self._parts) + self.size
+        return sum(self._widths) + self.size
 
     def reserve(self, num_rows: int) -> None:
         """Room for so many rows; new ones hold the frozen weights."""
-        more = num_rows - len(self._table)
+        more = num_rows - self.num_rows
         if more > 0:
-            self._table = th.cat([self._table, self.fresh.expand(more, -1)])
+            pairs = zip(self._tables, self.fresh, strict=True)
+            self._tables = [th.cat([table, fresh.expand(more, -1)]) for table, fresh in pairs]
 
     def refresh(self, frozen: Mapping[str, Tensor]) -> None:
         """The frozen weights as they are now: a model may have learnt between two episodes."""
         self.frozen = th.cat([frozen[name].detach().reshape(-1).float() for name in self._shapes])
-        rest = self.frozen.new_zeros(sum(self._parts) - self.size)
-        self.fresh = th.cat([self.frozen, rest])
+        self.fresh = [self.frozen, *(self.frozen.new_zeros(width) for width in self._widths[1:])]
         """A row before its first step."""
 
-    def forget(self, rows: Array) -> None:
+    def forget(self, rows: Array | Tensor) -> None:
         """These rows begin again with the frozen weights."""
-        self._table[th.as_tensor(rows, device=self._table.device)] = self.fresh
+        index = th.as_tensor(rows, device=self.frozen.device)
+        for table, fresh in zip(self._tables, self.fresh, strict=True):
+            table[index] = fresh
 
     def of(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """Weights (rows, size), moments alike, and steps (rows, 1)."""
-        weights, *moments, steps = self._table[rows].split(self._parts, dim=1)  # type: ignore[no-untyped-call]
+        weights, *moments, steps = (table.index_select(0, rows) for table in self._tables)
         return weights, tuple(moments), steps
 
     def put(self, rows: Tensor, usable: Tensor, weights: Tensor, moments: tuple[Tensor, ...], steps: Tensor) -> None:
@@ -72,8 +74,11 @@ class FastWeights:
 
         What lies behind the last of the rows, padding, is left out.
         """
-        after = th.cat([weights, *moments, steps], dim=1)
-        self._table[rows] = th.where(usable[:, None], after, self.fresh)[: len(rows)]
+        for table, after in zip(self._tables, (weights, *moments, steps), strict=True):
+            table[rows] = after[: len(rows)]
+        lost = rows[~usable[: len(rows)]]
+        if len(lost):
+            self.forget(lost)
 
     def by_name(self, weights: Tensor) -> dict[str, Tensor]:
         """Weights (rows, size) as parameters (rows, *shape)."""

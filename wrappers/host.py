@@ -112,7 +112,7 @@ class Steering:
         self._is_discrete = isinstance(action_space, spaces.Discrete)
         if isinstance(action_space, spaces.Discrete):
             self._box = np.zeros(1, np.float32), np.full(1, action_space.n - 1, np.float32)
-        self._is_first_batch = True
+        self._is_first_batch, self._room = True, 0
 
     def draw_noise(self, generators: Sequence[np.random.Generator]) -> Array | None:
         """One step's noise (batch, *noise_shape), each row from its episode's generator; None where none is used."""
@@ -126,7 +126,9 @@ class Steering:
 
     def check_rows(self, num_rows: int) -> None:
         """Raise an InputError where the rule has one entry a row and not for this number of rows, or has no room."""
-        reserve(self.rule, num_rows)
+        if num_rows > self._room:  # asked once: what a rule can do is looked up method by method
+            reserve(self.rule, num_rows)
+            self._room = num_rows
         if self.rule.num_rows not in (None, num_rows):
             raise InputError(
                 "rule",

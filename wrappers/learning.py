@@ -146,10 +146,10 @@ class Adam:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Optimizer`."""
         first = th.lerp(moments[0], gradient, 1 - self.beta1)
-        second = (self.beta2 * moments[1]).addcmul(gradient, gradient, value=1 - self.beta2)
+        second = (self.beta2 * moments[1]).addcmul_(gradient, gradient, value=1 - self.beta2)
         mean = first / (1 - self.beta1**step)
-        root = (second / (1 - self.beta2**step)).sqrt()
-        return mean / (root + self.epsilon), (first, second)
+        root = (second / (1 - self.beta2**step)).sqrt_()
+        return mean.div_(root.add_(self.epsilon)), (first, second)
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,8 @@ class SeenStates:
         latest = self._index((counts - 1) % self.capacity)[:, None]
         num_kept = self._index(np.minimum(counts, self.capacity))[:, None]
         slots = th.cat([latest, places(noise, num_kept)], dim=1)
-        at = self._index(rows)[:, None], slots
-        return map_record(lambda kept: kept[at], self._kept)
+        at = (self._index(rows)[:, None] * self._length + slots).flatten()
+        return map_record(lambda kept: kept.flatten(0, 1).index_select(0, at).unflatten(0, slots.shape), self._kept)
 
     def _index(self, numbers: Array) -> Tensor:
         return th.as_tensor(numbers, device=self.device)
