@@ -72,7 +72,7 @@ def sentence_of(
     is_segment = bottleneck == VALUE and reading.remaining is not None and ladder.segment_range is not None
     unit = ladder.segment_range if is_segment else ladder.range
     of = "segments' range" if is_segment else "ladder's range"
-    size = f"{worth:.2f} of the {of}" + ("" if unit is None else f", {worth * unit:.3g} in return")
+    size = f"{worth:.2f} of the {of}" + ("" if unit is None else f", {_amount(worth * unit)} in return")
     mild = "mildly, " if worth < thresholds.mild else ""
     what = {
         VALUE: "Value: the critic does not know better actions that are within reach",
@@ -93,8 +93,8 @@ def evidence_of(ladder: Ladder, reading: Reading, measurement: Measurement) -> t
 def _span(ladder: Ladder) -> str:
     policy, control = ladder[POLICY], ladder[CONTROL]
     return (
-        f"The ladder spans {ladder.range:.3g} in return; the policy earns {policy.summary.mean:.4g}, "
-        f"{control.title} {control.summary.mean:.4g}."
+        f"The ladder spans {_amount(ladder.range)} in return; the policy earns {_amount(policy.summary.mean)}, "
+        f"{control.title} {_amount(control.summary.mean)}."
     )
 
 
@@ -228,8 +228,13 @@ def _rank(rung: Rung) -> str:
 
 def _difference(difference: PairedDifference) -> str:
     interval = difference.ci95
-    return f"{difference.mean_difference:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+    return f"{_amount(difference.mean_difference)} [{_amount(interval.low)}, {_amount(interval.high)}]"
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _amount(value: float) -> str:
+    """Three digits, or all before the point: 1695 and not 1.69e+03."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
