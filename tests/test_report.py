@@ -427,6 +427,21 @@ def test_a_run_that_was_stopped_shows_what_it_has(tmp_path):
     assert "+3.00" in words
 
 
+def test_a_stopped_run_pairs_the_same_seeds_and_nothing_else(tmp_path):
+    header = "variant,index,seed,return,length,terminated,truncated,success,failed,steering\n"
+    rows = "policy,0,0,1.0,9,1,0,,,\npolicy,1,1,2.0,9,1,0,,,\n"
+    rows += "opex,0,0,4.0,9,1,0,,,\nopex,1,1,5.0,9,1,0,,,\n"
+    rows += "selection opex,0,1000000,9.0,9,1,0,,,\nselection opex,1,1000001,9.0,9,1,0,,,\n"
+    (tmp_path / "episodes.csv").write_text(header + rows)
+    manifest = {"env": "Here-v0", "plan": [[0, None], [1, None]], "variants": {"policy": None}, "finished": False}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    run = read_run(tmp_path)
+    paired = {row["rule"]: row["paired"] for row in run.result["rows"]}
+    assert paired["opex"]["mean_difference"] == 3.0
+    assert paired["selection opex"] is None
+    assert "opex minus policy" in text_of(run)
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -36,14 +36,15 @@ def steering_chapter(run: RunResult) -> Chapter:
     plain = next(row for row in rows if row["paired"] is None)
     agent = run.agents[0]
     controls = {row["control"] for row in rows} - {None}
+    roles = ["main" if row["control"] else "control" if row["rule"] in controls else "plain" for row in rows]
     forest = [
         Row(
             row["rule"],
             Reading.of(row["paired"], "mean_difference"),
-            "main" if row["control"] else "control" if row["rule"] in controls else "plain",
+            role,
             aside=f"{difference_text(row['paired'])} · {row['paired']['wins']}/{row['paired']['n']}",
         )
-        for row in rows
+        for row, role in zip(rows, roles, strict=True)
         if row["paired"] is not None
     ]
     against = [
@@ -57,9 +58,9 @@ def steering_chapter(run: RunResult) -> Chapter:
     ]
     verdicts = _steering_verdicts(rows)
     baseline = summary_reading(plain["summary"])
-    drawn = [Row(plain["rule"], baseline, "plain"), *forest]
     strips = [
-        return_row(row["rule"], row["summary"], row["episodes"], d.role) for row, d in zip(rows, drawn, strict=True)
+        return_row(row["rule"], row["summary"], row["episodes"], "plain" if row is plain else role)
+        for row, role in zip(rows, roles, strict=True)
     ]
     figures = [_differences(forest, f"Return minus {plain['rule']}", plain["rule"])] if forest else []
     if against:

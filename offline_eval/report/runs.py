@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan
 from pathlib import Path
 from typing import Any
 
+from offline_eval.episodes import Episode
 from offline_eval.errors import InputError, StorageError
 from offline_eval.run_folder import read_episodes
 from offline_eval.stats import paired_difference, summarize
@@ -20,7 +20,7 @@ class RunResult:
 
     Attributes:
         name: what a reader calls it: the folder's name.
-        result: the object of `--json` of `evaluate`, `steer`, `compare` or `measure`.
+        result: the object of `--json` of `evaluate`, `steer`, `compare`, `measure` or `diagnose`.
         manifest: how it was made; {} where nothing is known but the result.
     """
 
@@ -79,7 +79,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[RunResult]:
 
 def _read_json(file: Path, asked: Path) -> dict[str, Any]:
     if not file.is_file():
-        way_out = "`evaluate`, `steer`, `compare` and `measure` make one with --out"
+        way_out = "`evaluate`, `steer`, `compare`, `measure` and `diagnose` make one with --out"
         raise InputError("RUN", "must be a run folder, or a file that --json wrote", str(asked), way_out)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -96,20 +96,25 @@ def _unfinished(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not variants:
         raise InputError("RUN", "must hold a finished episode", str(path), "go on with the run: --resume")
     first = next(iter(variants))
-    size = 1 + max(episode.index for episodes in variants.values() for episode in episodes)
-    returns = {name: [nan] * size for name in variants}
-    for name, episodes in variants.items():
-        for episode in episodes:
-            returns[name][episode.index] = episode.episode_return
+    base = {(episode.index, episode.seed): episode.episode_return for episode in variants[first]}
     rows: Sequence[dict[str, Any]] = [
         {
             "rule": name,
             "control": None,
             "episodes": [episode.to_json() for episode in episodes],
             "summary": summarize([episode.episode_return for episode in episodes]).to_json(),
-            "paired": None if name == first else paired_difference(returns[name], returns[first]).to_json(),
+            "paired": None if name == first else _paired(episodes, base),
             "against_control": None,
         }
         for name, episodes in variants.items()
     ]
     return {"env": manifest.get("env"), "rows": rows}
+
+
+def _paired(episodes: Sequence[Episode], base: Mapping[tuple[int, int], float]) -> dict[str, Any] | None:
+    """Difference to the returns of the same plan entries; None where there are none: a trial has its own seeds."""
+    places = [(episode.index, episode.seed) for episode in episodes]
+    if not any(place in base for place in places):
+        return None
+    mine = [episode.episode_return for episode, place in zip(episodes, places, strict=True) if place in base]
+    return paired_difference(mine, [base[place] for place in places if place in base]).to_json()
