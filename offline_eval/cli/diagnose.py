@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import add_environment, check_at_least, print_json
@@ -104,8 +103,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume and not arguments.out:
         raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
     plan = plan_of(arguments)
-    from offline_eval.cli.measure import Stages
-    from offline_eval.cli.run import names_of
+    from offline_eval.cli.progress import Stages
+    from offline_eval.cli.run import names_of, write_report
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.diagnosis_table import diagnosis_table
     from offline_eval.studies.diagnosis import diagnose
@@ -136,7 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = diagnosis.to_json()
     if folder is not None:
         folder.finish({POLICY: diagnosis.measurement.performance.evaluation}, result)
-        print(f"report: {_write_page(folder.path)}", file=sys.stderr)
+        print(f"report: {write_report(folder.path)}", file=sys.stderr)
     if arguments.json:
         print_json(result)
     else:
@@ -164,10 +163,3 @@ def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, diges
         },
     }
     return RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
-
-
-def _write_page(folder: Path) -> Path:
-    from offline_eval.report.page import write_page
-    from offline_eval.report.runs import read_runs
-
-    return write_page(read_runs([folder]), folder / "report.html")

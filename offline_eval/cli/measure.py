@@ -10,11 +10,7 @@ from offline_eval.cli.arguments import add_environment, check_at_least, print_js
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from offline_eval.cli.progress import Progress
     from offline_eval.studies.measurement_plan import MeasurementPlan
-    from offline_eval.studies.truth import Advance
 
 HELP = "measure an agent and its critic, beside controls"
 _VARIANT = "plain"
@@ -68,33 +64,13 @@ def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:
     return replace(plan, trial=replace(plan.trial, **given))
 
 
-class Stages:
-    """A progress bar for each stage."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-
-    def begin(self, label: str, total: int) -> Advance:
-        """The next stage."""
-        from offline_eval.cli.progress import Progress
-
-        self.close()
-        self._bar = Progress(total, label, unit="rollout")
-        return self._bar.add
-
-    def close(self) -> None:
-        """The end of the last stage."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.resume and not arguments.out:
         raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
     plan = plan_of(arguments)
-    from offline_eval.cli.run import names_of
+    from offline_eval.cli.progress import Stages
+    from offline_eval.cli.run import names_of, write_report
     from offline_eval.episodes import EpisodePlan
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.provenance import recipe
@@ -148,16 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
     result = measurement.to_json()
     if folder is not None:
         folder.finish({_VARIANT: measurement.performance.evaluation}, result)
-        written = _write_page(folder.path)
-        print(f"report: {written}", file=sys.stderr)
+        print(f"report: {write_report(folder.path)}", file=sys.stderr)
     if arguments.json:
         print_json(result)
     else:
         print(measurement_table(result))
-
-
-def _write_page(folder: Path) -> Path:
-    from offline_eval.report.page import write_page
-    from offline_eval.report.runs import read_runs
-
-    return write_page(read_runs([folder]), folder / "report.html")

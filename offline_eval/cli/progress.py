@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offline_eval.studies.truth import Advance
 
 
 class Progress:
@@ -47,3 +50,22 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Stages:
+    """A progress bar for each stage."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def begin(self, label: str, total: int) -> Advance:
+        """The next stage."""
+        self.close()
+        self._bar = Progress(total, label, unit="rollout")
+        return self._bar.add
+
+    def close(self) -> None:
+        """The end of the last stage."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None

@@ -127,3 +127,11 @@ def names_of(paths: Iterable[str]) -> list[str]:
         if len(set(names)) == len(set(parts)):
             break
     return names
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of a finished run into its folder, and say where."""
+    from offline_eval.report.page import write_page
+    from offline_eval.report.runs import read_runs
+
+    return write_page(read_runs([folder]), folder / "report.html")
