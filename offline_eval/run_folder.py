@@ -102,10 +102,7 @@ class RunFolder:
             table.write(_line(variant, episode))
 
     def _check_same(self) -> None:
-        try:
-            found = json.loads(self._manifest_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{self._manifest_path} cannot be read: {error}") from error
+        found = read_manifest(self._manifest_path)
         for key in _ASKED:
             if found.get(key) != self._asked[key]:
                 raise InputError(
@@ -151,6 +148,24 @@ class RunFolder:
                 f"`out` cannot be written: {self.path}: {error.strerror or error}. Episodes written so far are kept; "
                 "make room or give another folder, then resume"
             ) from error
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        StorageError: it cannot be read, or is no manifest.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
+        raise StorageError(f"{path} is not the manifest of a run: give another folder")
+    return found
 
 
 def read_episodes(path: str | Path) -> dict[str, list[Episode]]:

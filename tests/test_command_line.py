@@ -96,6 +96,15 @@ def test_steer_prints_a_verdict_beside_the_control(capsys, sac_file, tmp_path):
     assert (tmp_path / "run" / "steering.png").stat().st_size > 10_000
 
 
+def test_a_wrong_number_of_trap_episodes_leaves_no_folder(capsys, tmp_path, sac_file):
+    out = tmp_path / "run"
+    code, _, err = run(capsys, "steer", sac_file, "--env", "Pendulum-v1", *QUICK, "--trap-episodes", -1, "--out", out)
+    assert code == 2
+    assert err.startswith("offline-eval: `--trap-episodes` must be >= 0. Received -1")
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
 def test_another_agents_critic_steers_a_policy_without_one(capsys, tmp_path, sac_file, tiny_ppo_pendulum):
     tiny_ppo_pendulum.save(tmp_path / "ppo.zip")
     arguments = ["steer", tmp_path / "ppo.zip", "--env", "Pendulum-v1", *QUICK, "--controls", "", "--json"]

@@ -239,6 +239,23 @@ def test_bad_input_is_one_line(agent, tmp_path, capsys):
     assert "--n-envs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("{}", "is not the manifest of a run"),
+        ('{"options": {}}', "must hold one as it is now"),
+    ],
+)
+def test_a_folder_of_something_else_is_one_line(agent, tmp_path, capsys, text, message):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "manifest.json").write_text(text)
+    assert main(["study", "steering", f"{agent[1]}=Target-v0,name=one", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_study_without_results_says_so():
     assert study_table([]) == "no pair is done yet"
     cells, _ = gain_cells([result("b", candidates=((1.0, 1.0),))])

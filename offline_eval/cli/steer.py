@@ -11,6 +11,7 @@ from offline_eval.cli.arguments import (
     add_environment,
     add_episodes,
     add_output,
+    check_at_least,
     choose,
     episode_plan,
     evaluate_options,
@@ -84,6 +85,7 @@ def _draw(rows: Sequence[SteeringRow], path: Path, title: str) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    check_at_least(0, arguments.trap_episodes, "--trap-episodes")
     if arguments.step_sizes.strip() == "auto":
         from offline_eval.cli.steer_auto import run_auto
 
@@ -113,8 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
     name = Path(arguments.agent).name
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
+    critic = critic_of(owner)
     variants = steering_variants(
-        critic_of(owner),
+        critic,
         step_sizes,
         direction=direction,
         reduce=reduce,
@@ -130,7 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
         agents[Path(arguments.critic).name] = weights_hash(owner)
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     with Run(arguments, plan, {v.name: recipe(v.rule) for v in variants}, agents, asked) as current:
-        traps = announce(arguments, model, critic_of(owner))
+        traps = announce(arguments, model, critic)
         rows = steer(
             model,
             arguments.env,

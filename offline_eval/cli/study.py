@@ -79,20 +79,19 @@ def _steering(arguments: argparse.Namespace) -> None:
 
 def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) -> PairResult | None:
     """A pair's result: from its folder where it is finished, else played, or None where it is not its turn."""
-    import json
-
+    from offline_eval.run_folder import read_manifest
     from offline_eval.studies.steering_study import PairResult
 
     folder = out / re.sub(r"[^\w.+-]+", "-", pair.name)
     manifest, strength = folder / "manifest.json", None
     if manifest.exists():
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-        if found["options"]["pair"] != pair.to_json():
+        found = read_manifest(manifest)
+        if found["options"].get("pair") != pair.to_json():
             way_out = "give another --out, or the words of that study"
-            raise InputError("--out", f"must hold {pair.name} as it is now", found["options"]["pair"], way_out)
+            raise InputError("--out", f"must hold {pair.name} as it is now", found["options"].get("pair"), way_out)
         if found.get("finished"):
             return PairResult.of_json(found["result"])
-        strength = found["options"]["strength"]
+        strength = found["options"].get("strength")
     return _played(pair, folder, arguments, strength) if play else None
 
 

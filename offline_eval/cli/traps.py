@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import Any
 
-from offline_eval.cli.arguments import check_at_least
 from offline_eval.report.traps import trap_lines
 from offline_eval.studies.measurement_records import Skipped
 from offline_eval.studies.traps import find_traps
@@ -18,7 +17,6 @@ def announce(arguments: argparse.Namespace, model: Predictor, critic: Critic) ->
 
     With --json, where the output must be the JSON alone, what is raised is said on stderr.
     """
-    check_at_least(0, arguments.trap_episodes, "--trap-episodes")
     if arguments.trap_episodes == 0:
         return None
     traps = find_traps(
