@@ -37,9 +37,9 @@ from offline_eval.stats import mean_interval
 
 SELECTION_EPISODES, FRESH_EPISODES = 20_000, 30_000
 GRIDS: dict[str, dict[float, Extraction]] = {
-    "AWR": {t: AWR(inverse_temperature=t, scale=AdvantageSpread()) for t in (0.3, 1.0, 3.0, 10.0)},
-    "DDPG+BC": {c: DDPGBC(bc_coef=c, scale=AdvantageSpread()) for c in (0.1, 0.3, 1.0, 3.0, 10.0)},
-    "SfBC": {n: BestOfN(int(n)) for n in (4, 16, 64)},
+    "AWR": {t: AWR(inverse_temperature=t, scale=AdvantageSpread()) for t in (0.1, 0.3, 1.0, 3.0)},
+    "DDPG+BC": {c: DDPGBC(bc_coef=c, scale=AdvantageSpread()) for c in (1.0, 3.0, 10.0, 30.0)},
+    "SfBC": {n: BestOfN(int(n)) for n in (2, 4, 16, 64)},
     "BC": {0.0: BC()},
 }
 ACTORS = {"AWR": Gaussian(), "DDPG+BC": Deterministic(), "SfBC": StateGaussian(), "BC": Deterministic()}

@@ -167,11 +167,11 @@ def test_generalisation_where_q_gains_outside():
 def test_a_policy_as_wrong_inside_as_outside_is_extraction():
     words = {BEST_OF_N: 8.0, OPEX_STEP: 1.0, INSIDE: 3.0, OUTSIDE: 7.0}
     options = {"best": BEST_OF_N, "truth": 0.2, "regret_outside": 1.0}
-    assert decided(dict(words), **options, regret_inside=0.9).bottleneck == "extraction"
+    assert decided(dict(words), **options, regret_edge=0.9).bottleneck == "extraction"
     # 0.7 of the gain is outside; 0.7 * (1 - 0.2) is above a half.
-    assert decided(dict(words), **options, regret_inside=0.2).bottleneck == "generalisation"
+    assert decided(dict(words), **options, regret_edge=0.2).bottleneck == "generalisation"
     # Where next to nothing is gained inside, regret left over there changes nothing.
-    assert decided({**words, INSIDE: 0.4}, **options, regret_inside=0.9).bottleneck == "generalisation"
+    assert decided({**words, INSIDE: 0.4}, **options, regret_edge=0.9).bottleneck == "generalisation"
 
 
 def test_a_little_truth_is_neither_health_nor_a_fault():

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_environment(parser)
     parser.add_argument("--dataset", required=True, metavar="D", help="what it was trained on: a file or a folder")
     parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is asked (default: AGENT's own)")
+    parser.add_argument(
+        "--critic-dataset",
+        metavar="D",
+        help="what the critic was trained on, where that is other data: its actions count",
+    )
     parser.add_argument("--oracle", metavar="FILE", help="zip of an agent that does what is right")
     parser.add_argument("--quick", action="store_true", help="20 episodes: under 2 minutes for a Hopper")
     parser.add_argument("--episodes", type=int, metavar="N", help="of every rung (default: 50, with --quick 20)")
@@ -123,6 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
             critic=arguments.critic,
             oracle=arguments.oracle,
             plan=plan,
+            critic_dataset=arguments.critic_dataset,
             device=arguments.device,
             name=name,
             asked=Asked(arguments.agent, arguments.env, arguments.dataset, plan.num_steps),
@@ -159,6 +165,7 @@ def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, diges
             "diagnose": {key: value for key, value in recipe(plan).items() if key not in ("n_envs", "workers")},
             "dataset": arguments.dataset,
             "critic": arguments.critic,
+            "critic_dataset": arguments.critic_dataset,
             "oracle": arguments.oracle,
         },
     }

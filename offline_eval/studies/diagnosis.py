@@ -52,6 +52,7 @@ def diagnose(
     plan: DiagnosisPlan | None = None,
     quick: bool = False,
     *,
+    critic_dataset: Dataset | str | Path | None = None,
     device: str = "auto",
     name: str | None = None,
     asked: Asked | None = None,
@@ -70,6 +71,8 @@ def diagnose(
         oracle: an agent that does what is right, or its file: the ladder is held against it.
         plan: how much; `DiagnosisPlan()` or, with `quick`, `DiagnosisPlan.quick()` if left out.
         quick: less of everything.
+        critic_dataset: what the critic was trained on, where that is not `dataset`: its actions are what the policy
+            could do, and `dataset` still says where it was trained.
         device: where files are loaded.
         name: of the agent, for the manifest.
         asked: words for the commands that the recommendation names.
@@ -98,15 +101,13 @@ def diagnose(
         )
     policy = load_sb3(policy, env, device) if isinstance(policy, str | Path) else policy
     oracle = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
-    if isinstance(dataset, Dataset):
-        dataset = dataset.for_spaces(observation_space, action_space)
-    else:
-        dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
-    surroundings = Surroundings(dataset, plan)  # refused here, and not after minutes
+    dataset = _opened(dataset, observation_space, action_space)
+    known = None if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
+    surroundings = Surroundings(dataset, plan, known)  # refused here, and not after minutes
     began = time.perf_counter()
     with ExitStack() as stack:
         kept = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
-        rater, notes = _critic_for(critic, policy, dataset, env, plan, kept, device, watcher)
+        rater, notes = _critic_for(critic, policy, dataset if known is None else known, env, plan, kept, device, watcher)
         measurement = _measured(policy, env, dataset, rater, oracle, plan, kept, keeper, watcher, name, device)
         visited = _visited(measurement, kept)
         _refuse_without_rewards(dataset, visited)
@@ -132,6 +133,13 @@ def diagnose(
         "total_seconds": round(time.perf_counter() - began, 1),
     }
     return Diagnosis(measurement, ladder, verdict, manifest)
+
+
+def _opened(dataset: Dataset | str | Path, observation_space: Any, action_space: Any) -> Dataset:
+    """A data set, of this environment."""
+    if isinstance(dataset, Dataset):
+        return dataset.for_spaces(observation_space, action_space)
+    return open_dataset(dataset, observation_space=observation_space, action_space=action_space)
 
 
 def _critic_for(

@@ -170,8 +170,9 @@ class Ladder:
         segment_range: the same of the segments' returns; None where truth was sought in whole episodes, or not at all.
         best: name of the better rung by Q; the policy where neither gained anything.
         share_outside: share of the policy's steps outside the data's region; None where it is not known.
-        regret_inside: what Q claims for the data's actions over the policy's, a decision, in within-state spreads, at
-            the policy's own states inside of the region; None where there is no critic, or hardly such a state.
+        regret_edge: what the policy's actions lose by Q to the best one of the data's, over what a random one of the
+            data's loses, at the policy's own states at the edge of the region (the outer fifth of those inside); None
+            where there is no critic, or hardly such a state.
         regret_outside: the same outside.
         reference: what it is held against, where there is something.
         missing: rungs that could not be played, and why.
@@ -184,7 +185,7 @@ class Ladder:
     segment_range: float | None = None
     best: str = POLICY
     share_outside: float | None = None
-    regret_inside: float | None = None
+    regret_edge: float | None = None
     regret_outside: float | None = None
     reference: Reference | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -215,7 +216,7 @@ class Ladder:
             "segment_range": None if self.segment_range is None else finite_or_none(self.segment_range),
             "best": self.best,
             "share_outside": self.share_outside,
-            "regret_inside": self.regret_inside,
+            "regret_edge": self.regret_edge,
             "regret_outside": self.regret_outside,
             "reference": None if self.reference is None else self.reference.to_json(),
             "missing": dict(self.missing),

@@ -30,7 +30,7 @@ from offline_eval.studies.diagnosis_records import (
 )
 from offline_eval.studies.ladder_arithmetic import against, is_gain, paired_to_policy, range_of, scaled
 from offline_eval.studies.playing_rungs import Chosen, Option, Player
-from offline_eval.studies.surroundings import Surroundings, claimed_regret
+from offline_eval.studies.surroundings import Surroundings, edge, regret_beside_data
 from offline_eval.types import Array, Critic, Predictor, Rule
 from offline_eval.wrappers import L2, OPEX
 from offline_eval.wrappers.reach import BestNear, RandomNear, Where
@@ -91,7 +91,7 @@ class Climb:
         self._chosen: dict[str, Chosen] = {}
         self._missing: dict[str, str] = {}
         self.share_outside: float | None = None
-        self.regrets: dict[bool, float | None] = {}
+        self.regrets: dict[str, float | None] = {}
 
     # ---------------------------------------------------------------------------------------- what is played
 
@@ -101,13 +101,15 @@ class Climb:
         self._rungs[BEHAVIOUR] = Rung(BEHAVIOUR, "the data", np.asarray(self.dataset.returns), note=note)
 
     def look(self, visited: StateSample) -> None:
-        """Where the policy goes, and what Q claims for the data's actions there, inside and outside."""
+        """Where the policy goes, and how bad its actions are by Q beyond the edge of the data's region, and at it."""
         surroundings, critic = self.surroundings, self.critic
-        outside = surroundings.distances(visited.observations) > surroundings.threshold
+        distances = surroundings.distances(visited.observations)
+        outside = distances > surroundings.threshold
         self.share_outside = float(outside.mean())
         if critic is not None:
             values = surroundings.values(critic, self.player.policy, visited, max(self.plan.num_near))
-            self.regrets = {part: claimed_regret(values, outside == part) for part in (False, True)}
+            parts = {"edge": edge(distances, surroundings.threshold), "outside": outside}
+            self.regrets = {part: regret_beside_data(values, states) for part, states in parts.items()}
 
     def control(self) -> None:
         """A random pick from the data's actions near the state."""
@@ -231,8 +233,8 @@ class Climb:
             segment_range=segment_range,
             best=self.best,
             share_outside=self.share_outside,
-            regret_inside=self.regrets.get(False),
-            regret_outside=self.regrets.get(True),
+            regret_edge=self.regrets.get("edge"),
+            regret_outside=self.regrets.get("outside"),
             reference=self._reference(rungs, span),
             missing=self._missing,
             num_selection=self.plan.selection_episodes,

@@ -120,7 +120,7 @@ class Reading:
         outside: share of that gain that is gained outside of the data's region, with an interval; None without it.
         inside_gain: gain inside only; None without it.
         outside_gain: gain outside only; it is told the more surely, since it leaves every other episode as it was.
-        regret_ratio: what Q claims for a decision inside over outside; None where it is not known.
+        regret_ratio: how bad a decision is by Q at the edge of the region over outside; None where it is not known.
         remaining: what the truth gains over the best policy so far, or over that rung by Q over which it gains least,
             on the same starts: one whose gain is large and uncertain may have found as much. None without truth.
         control: gain of a random pick from the data's actions over the policy.
@@ -168,7 +168,10 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         span = unit if ladder.segment_range is None else ladder.segment_range
         remaining = finding(truth.against_control, truth.control_p_value, span, thresholds.truth)
         if truth.unit == "episode" and np.isfinite(policy.returns).all():
-            remaining = min([remaining, *_over(truth, tried, unit, thresholds.truth)], key=lambda found: found.estimate)
+            # A rung by Q that acts in a part of the states is one more way to use what the critic knows.
+            parts = [rung for name in (INSIDE, OUTSIDE) if (rung := ladder.get(name)) is not None]
+            over = _over(truth, [*tried, *parts], unit, thresholds.truth)
+            remaining = min([remaining, *over], key=lambda found: found.estimate)
     oracle = ladder.get(ORACLE)
     return Reading(
         by_q=by_q,
@@ -178,7 +181,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         outside=outside,
         inside_gain=inside_gain,
         outside_gain=outside_gain,
-        regret_ratio=_ratio(ladder.regret_inside, ladder.regret_outside),
+        regret_ratio=_ratio(ladder.regret_edge, ladder.regret_outside),
         remaining=remaining,
         control=_of(control, unit, thresholds.gain),
         oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
@@ -214,8 +217,8 @@ def _over(truth: Rung, rungs: list[Rung], unit: float, threshold: float) -> list
     return [finding(*against(truth, rung), unit, threshold) for rung in first]
 
 
-def _ratio(inside: float | None, outside: float | None) -> float | None:
-    return None if inside is None or outside is None or not outside > 0.0 else inside / outside
+def _ratio(edge: float | None, outside: float | None) -> float | None:
+    return None if edge is None or outside is None or not outside > 0.0 else edge / outside
 
 
 def _differs(rung: Rung) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 
 from offline_eval.datasets.trajectories import Dataset
-from offline_eval.diagnostics.regret import CandidateValues, extraction_regret
+from offline_eval.diagnostics.regret import CandidateValues, minimum
 from offline_eval.errors import InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.studies.candidates import StateSample, candidate_values, critic_values, states_of
@@ -18,6 +18,7 @@ from offline_eval.types import Array, Critic, Predictor
 from offline_eval.wrappers.reach import NearbyActions, Neighbours, Region
 
 _FEWEST_STATES = 20
+_EDGE = 0.2  # of the states inside, those that are farthest from the data
 _SPLIT_STREAM = 11
 
 
@@ -25,34 +26,47 @@ class Surroundings:
     """What the data did near a state, and which states it covers.
 
     Args:
-        dataset: what the policy was trained on.
+        dataset: what the policy was trained on: it says which states are covered.
         plan: its split, its quantile and its sample.
+        critic_dataset: what the critic was trained on, where that is other data: its actions are the candidates.
+
+    Attributes:
+        threshold: distance from the data from which on a state is outside.
+        covered: the states of the policy's data.
+        neighbours: the states with the actions that are candidates.
 
     Raises:
         InputError: too few trajectories for a split, or fewer steps than neighbours are wanted.
     """
 
-    def __init__(self, dataset: Dataset, plan: DiagnosisPlan) -> None:
-        self.training, self.validation = dataset.split(plan.validation_fraction, plan.seed)
-        known = self._sample(self.training, plan)
-        if len(known[0]) <= max(plan.num_near):
-            raise InputError(
-                "dataset",
-                f"must have more than {max(plan.num_near)} steps in its training part, to choose among neighbours",
-                bare(f"{len(known[0])}"),
-                "collect more episodes",
-            )
-        self.neighbours = Neighbours(*known, dataset.action_space)
-        held_out, _ = self._sample(self.validation, plan)
+    def __init__(self, dataset: Dataset, plan: DiagnosisPlan, critic_dataset: Dataset | None = None) -> None:
+        training, validation = dataset.split(plan.validation_fraction, plan.seed)
+        self.covered = self._known(training, plan, "dataset")
+        self.neighbours = self.covered
+        if critic_dataset is not None:
+            seen, _ = critic_dataset.split(plan.validation_fraction, plan.seed)
+            self.neighbours = self._known(seen, plan, "critic_dataset")
+        held_out, _ = self._sample(validation, plan)
         self.threshold = float(np.quantile(self.distances(held_out), plan.quantile))
 
     def to(self, device: th.device) -> None:
         """Search where a critic is."""
-        self.neighbours = self.neighbours.to(device)
+        self.covered, self.neighbours = self.covered.to(device), self.neighbours.to(device)
 
     def distances(self, observations: Any) -> Array:
-        """Distance (num_states,) to the nearest training state."""
-        return np.asarray(self.neighbours.distances(observations).cpu().numpy())
+        """Distance (num_states,) to the nearest training state of the policy."""
+        return np.asarray(self.covered.distances(observations).cpu().numpy())
+
+    def _known(self, part: Dataset, plan: DiagnosisPlan, name: str) -> Neighbours:
+        states, actions = self._sample(part, plan)
+        if len(states) <= max(plan.num_near):
+            raise InputError(
+                name,
+                f"must have more than {max(plan.num_near)} steps in its training part, to choose among neighbours",
+                bare(f"{len(states)}"),
+                "collect more episodes",
+            )
+        return Neighbours(states, actions, part.action_space)
 
     @staticmethod
     def _sample(part: Dataset, plan: DiagnosisPlan) -> tuple[Any, Array]:
@@ -67,7 +81,7 @@ class Surroundings:
 
     def region(self, outside: bool) -> Region:
         """The states that the data cover, or the others."""
-        return Region(self.neighbours, self.threshold, outside)
+        return Region(self.covered, self.threshold, outside)
 
     def values(self, critic: Critic, policy: Predictor, states: StateSample, num_near: int) -> CandidateValues:
         """The critic at the policy's actions and at those that the data took near."""
@@ -86,11 +100,30 @@ class Surroundings:
         return NearbyActions(self.neighbours, num_near, num_near, std)
 
 
-def claimed_regret(values: CandidateValues, states: Array) -> float | None:
-    """The claimed regret at some of the states; None where they are few, or Q rates all actions alike there."""
+def edge(distances: Array, threshold: float) -> Array:
+    """Which states (num_states,) lie at the edge of the data's region: inside, in the outer fifth of those there."""
+    inside = distances <= threshold
+    if not inside.any():
+        return inside
+    return np.asarray(inside & (distances >= np.quantile(distances[inside], 1.0 - _EDGE)))
+
+
+def regret_beside_data(values: CandidateValues, states: Array) -> float | None:
+    """What the policy's actions lose to the best candidate by Q, over what a random one of the candidates loses.
+
+    A clone of the data loses about as much as the data do, wherever it is; so its size says nothing of the state's.
+
+    Args:
+        values: of the policy's action and of actions of the data.
+        states: (num_states,) which of them.
+
+    Returns:
+        0 where the policy does the best, 1 where it is as good as a random pick; None where states are few, or Q rates
+        all actions alike there.
+    """
     if states.sum() < _FEWEST_STATES:
         return None
-    try:
-        return extraction_regret(values.where(states), np.random.default_rng(_SPLIT_STREAM)).claimed.value
-    except InputError:
-        return None
+    own, others = minimum(values.policy[:, states]), minimum(values.candidates[:, states])
+    best = np.maximum(own, others.max(axis=1))
+    lost_by_data = float((best - others.mean(axis=1)).mean())
+    return float((best - own).mean()) / lost_by_data if lost_by_data > 0.0 else None

@@ -76,8 +76,8 @@ def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
     """The part of what Q gains that is for want of generalisation; None where that is not known.
 
     Where most of the return is lost need not be where the policy is worse: one that is as wrong inside loses most
-    where it starts, or where a step weighs most. Only what is worse a decision outside than inside does not
-    generalise, unless acting inside gains next to nothing.
+    where it starts, or where a step weighs most. Only what becomes worse by leaving the data, a decision outside
+    beside one at their edge, does not generalise, unless acting inside gains next to nothing.
     """
     outside, inside = reading.outside, reading.inside_gain
     if outside is None or inside is None or not np.isfinite(outside.estimate):
