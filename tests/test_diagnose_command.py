@@ -80,6 +80,7 @@ def test_it_prints_keeps_and_resumes(capsys, folder, tmp_path):
         (["--episodes", "1"], "`--episodes` must be >= 2"),
         (["--resume"], "`--resume` needs the folder"),
         (["--dataset", "nothing.hdf5"], "`path` must exist"),
+        (["--critic-dataset", "nothing.hdf5"], "`path` must exist"),
         (["--env", "offline_eval/LinearQuadratik-v0"], "did you mean"),
         (["--oracle", "nobody.zip"], "nobody.zip"),
         (["--env", "CartPole-v1"], "CartPole"),
