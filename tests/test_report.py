@@ -438,8 +438,10 @@ def test_a_stopped_run_pairs_the_same_seeds_and_nothing_else(tmp_path):
     run = read_run(tmp_path)
     paired = {row["rule"]: row["paired"] for row in run.result["rows"]}
     assert paired["opex"]["mean_difference"] == 3.0
-    assert paired["selection opex"] is None
-    assert "opex minus policy" in text_of(run)
+    assert "selection opex" not in paired
+    words = text_of(run)
+    assert "opex minus policy" in words
+    assert "stopped after 4 episodes" in words  # its manifest names the policy alone
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

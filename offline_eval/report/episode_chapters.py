@@ -236,10 +236,11 @@ def _steering_verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _steering_finding(run: RunResult, rows: Sequence[Mapping[str, Any]], verdicts: Sequence[str]) -> str:
     if not run.finished:
         done = sum(len(row["episodes"]) for row in rows)
+        # A command that decides while it plays cannot name all of its variants beforehand.
+        known = {row["rule"] for row in rows} <= set(run.manifest.get("variants", ()))
         asked = len(run.manifest.get("plan", ())) * len(run.manifest.get("variants", ()))
-        return (
-            f"The run was stopped after {done} of {asked} episodes: this is what they show so far. It can be resumed."
-        )
+        much = f"{done} of {asked}" if known else f"{done}"
+        return f"The run was stopped after {much} episodes: this is what they show so far. It can be resumed."
     if not verdicts:
         compared = [(row["rule"], Reading.of(row["paired"], "mean_difference")) for row in rows if row["paired"]]
         return comparison_finding(compared, "the plain policy")

@@ -95,6 +95,13 @@ def _unfinished(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     variants = read_episodes(path)
     if not variants:
         raise InputError("RUN", "must hold a finished episode", str(path), "go on with the run: --resume")
+    # What was played to choose by has seeds of its own: the page shows the plan's, and those alone where there are any.
+    planned = dict(enumerate(seed for seed, _ in manifest.get("plan", ())))
+    variants = {
+        name: episodes
+        for name, episodes in variants.items()
+        if all(planned.get(episode.index) == episode.seed for episode in episodes)
+    } or variants
     first = next(iter(variants))
     base = {(episode.index, episode.seed): episode.episode_return for episode in variants[first]}
     rows: Sequence[dict[str, Any]] = [

@@ -102,12 +102,12 @@ def diagnose(
     policy = load_sb3(policy, env, device) if isinstance(policy, str | Path) else policy
     oracle = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
     dataset = _opened(dataset, observation_space, action_space)
-    known = None if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
-    surroundings = Surroundings(dataset, plan, known)  # refused here, and not after minutes
+    seen = dataset if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
+    surroundings = Surroundings(dataset, plan, seen)  # refused here, and not after minutes
     began = time.perf_counter()
     with ExitStack() as stack:
         kept = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
-        rater, notes = _critic_for(critic, policy, dataset if known is None else known, env, plan, kept, device, watcher)
+        rater, notes = _critic_for(critic, policy, seen, env, plan, kept, device, watcher)
         measurement = _measured(policy, env, dataset, rater, oracle, plan, kept, keeper, watcher, name, device)
         visited = _visited(measurement, kept)
         _refuse_without_rewards(dataset, visited)

@@ -43,7 +43,7 @@ class Surroundings:
         training, validation = dataset.split(plan.validation_fraction, plan.seed)
         self.covered = self._known(training, plan, "dataset")
         self.neighbours = self.covered
-        if critic_dataset is not None:
+        if critic_dataset is not None and critic_dataset is not dataset:
             seen, _ = critic_dataset.split(plan.validation_fraction, plan.seed)
             self.neighbours = self._known(seen, plan, "critic_dataset")
         held_out, _ = self._sample(validation, plan)
