@@ -1,10 +1,11 @@
-"""Data from a spot and from everywhere, as many of each: what do agents trained on them lack where starts are wide?
+"""Data from a spot and from everywhere, good and poor, as many of each: what do agents trained on them lack?
 
     python benchmarks/narrow_and_wide.py --seeds 0-2 --out narrow.jsonl      # again and again: it goes on
     python benchmarks/narrow_and_wide.py --table narrow.jsonl
 
-The two-mode maze, 200 episodes of 100 steps; IQL's value (3000 updates), and from it a clone, AWR and DDPG+BC (1200
-each), as in `verdict_learned.py`. All are diagnosed; their squared error is against the optimal policy's actions.
+The two-mode maze, 200 episodes of 100 steps, by the problem's two-mode behaviour ("poor") or by the optimal policy with
+as much noise ("good"); IQL's value (10,000 updates), and from it a clone, AWR and DDPG+BC (1200 each), as in
+`verdict_learned.py`. All are diagnosed where starts are wide; their squared error is against the optimal actions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch as th
 from verdict_bench import PLAN
-from verdict_learned import UPDATES, Trained, awr, ddpg_bc
+from verdict_learned import UPDATES, Cell, Trained, awr, ddpg_bc
 
 from offline_eval.policies.extraction import BC, Extraction
 from offline_eval.problems import MazeProblem
@@ -27,18 +28,14 @@ from offline_eval.studies import diagnose
 from offline_eval.studies.action_trial import ActionTrial
 from offline_eval.studies.measurement_plan import MeasurementPlan
 
-BREADTHS = {"narrow": 0.0, "wide": 1.0}
-EXTRACTIONS: dict[str, Extraction] = {"bc": BC(), "iql": awr(3.0), "iql_ddpg_bc": ddpg_bc(1.0)}
+DATA: dict[str, dict[str, Any]] = {
+    "narrow, poor": {"breadth": 0.0},
+    "narrow, good": {"breadth": 0.0, "optimal": True},
+    "wide, poor": {"breadth": 1.0},
+}
+EXTRACTIONS: dict[str, Extraction] = {"bc": BC(), "iql": awr(3.0), "iql_ddpg_bc": ddpg_bc(2.0)}
 TRIAL = ActionTrial(num_states=10, num_rollouts=2, num_each=1, longest=50)
 MEASURED = replace(PLAN, measure=MeasurementPlan(longest=50, ceiling_windows=4, num_states=1000, trial=TRIAL))
-
-
-class Collected(Trained):
-    """The same with data of another breadth."""
-
-    def __init__(self, breadth: float, seed: int, kept: Path) -> None:
-        super().__init__(MazeProblem(), seed, kept / f"{breadth:g}")
-        self.data = self.problem.collect(len(self.data), breadth, seed)
 
 
 def main() -> None:
@@ -56,8 +53,8 @@ def main() -> None:
     done = {(row["data"], row["agent"], row["seed"]) for row in read(out)}
     first, last = (int(word) for word in arguments.seeds.split("-"))
     for seed in range(first, last + 1):
-        for data, breadth in BREADTHS.items():
-            collected = Collected(breadth, seed, Path(f"{out}.critics"))
+        for data, words in DATA.items():
+            collected = Trained(MazeProblem(), seed, Path(f"{out}.critics") / data, **words)
             for agent, extraction in EXTRACTIONS.items():
                 if (data, agent, seed) not in done:
                     row = {"data": data, "agent": agent, "seed": seed, **diagnosed(collected, extraction)}
@@ -70,15 +67,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def diagnosed(collected: Collected, extraction: Extraction) -> dict[str, Any]:
+def diagnosed(collected: Trained, extraction: Extraction) -> dict[str, Any]:
     """Train and diagnose where starts are wide."""
     problem, critic = collected.problem, collected.critic(UPDATES)
-    model = collected.policy(critic, extraction, collected.data)
+    model = collected.agent(Cell("", "maze", extraction))
     found = diagnose(
         model, problem.env(1.0), collected.data, critic=critic, oracle=problem.oracle, plan=MEASURED
     ).to_json()
     errors = {name: found["policy_error"][name]["mse"] for name in ("train", "validation", "evaluation")}
     return {
+        "data_return": float(collected.data.returns.mean()),
         "return": found["performance"]["summary"]["mean"],
         **errors,
         "verdict": found["verdict"]["bottleneck"],
@@ -89,9 +87,12 @@ def diagnosed(collected: Collected, extraction: Extraction) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Means over the seeds, and what was named how often."""
-    names = ("return", "train", "validation", "evaluation", "outside")
-    lines = ["| data | agent | return | MSE training | validation | visited | outside | named |", "|" + "---|" * 8]
-    for data in BREADTHS:
+    names = ("data_return", "return", "train", "validation", "evaluation", "outside")
+    lines = [
+        "| data | agent | data's return | return | MSE training | validation | visited | outside | named |",
+        "|" + "---|" * 9,
+    ]
+    for data in DATA:
         for agent in EXTRACTIONS:
             part = [row for row in rows if (row["data"], row["agent"]) == (data, agent)]
             if part:

@@ -57,9 +57,11 @@ def awr(inverse_temperature: float) -> AWR:
 class Trained:
     """What is learned on one problem with one seed; critics are trained when they are first asked for, and kept."""
 
-    def __init__(self, problem: Problem, seed: int, kept: Path) -> None:
+    def __init__(
+        self, problem: Problem, seed: int, kept: Path, breadth: float = BREADTH, optimal: bool = False
+    ) -> None:
         self.problem, self.seed, self.kept = problem, seed, kept
-        self.data = problem.collect(NUM_TRAJECTORIES, BREADTH, seed)
+        self.data = problem.collect(NUM_TRAJECTORIES, breadth, seed, optimal=optimal)
 
     @cached_property
     def upper(self) -> Dataset:

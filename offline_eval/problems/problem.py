@@ -105,15 +105,15 @@ class Problem:
         spec = gym.spec(self.env_id)
         return replace(spec, kwargs={**spec.kwargs, **self.env_kwargs, "breadth": breadth})
 
-    def collect(self, num_trajectories: int, breadth: float, seed: int) -> Dataset:
-        """Episodes of the modes, each in one of them, with noise on every action."""
+    def collect(self, num_trajectories: int, breadth: float, seed: int, *, optimal: bool = False) -> Dataset:
+        """Episodes of the modes, each in one of them, or of the optimal policy; with noise on every action."""
         generator = np.random.default_rng([_DATA_STREAM, seed])
         starts = self.dynamics.starts(num_trajectories, breadth, generator)
         mode = generator.integers(len(self.modes(starts[:1])), size=num_trajectories)
         space, rows = self.dynamics.action_space, np.arange(num_trajectories)
 
         def act(states: FloatArray) -> FloatArray:
-            means = self.modes(states)[mode, rows]
+            means = self.best_actions(states) if optimal else self.modes(states)[mode, rows]
             return np.clip(means + self.noise * generator.standard_normal(means.shape), space.low, space.high)
 
         states, actions, rewards = self._play(act, starts, generator)
