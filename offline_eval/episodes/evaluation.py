@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weights_hash
+from offline_eval.processes import num_cores
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.remembering import forgets
@@ -220,9 +220,7 @@ def _play(
     clock = _Clock()
     notes: tuple[str, ...] = ()
     if missing and num_workers > 1:
-        import cloudpickle
-
-        play_in_workers(cloudpickle.dumps(share), missing, num_workers, tell, clock.start)
+        play_in_workers(share, missing, num_workers, tell, clock.start)
     elif missing:
         notes = share(in_order(missing), tell, clock.start)
     clock.stop()
@@ -294,7 +292,7 @@ def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on
             return 1
         limit = _spec_of(env).max_episode_steps if isinstance(env, str) else None
         affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
-        return max(1, min(affordable, _num_cores(), num_episodes))
+        return max(1, min(affordable, num_cores(), num_episodes))
     if not isinstance(workers, int) or workers < 1:
         raise InputError("workers", 'must be a number >= 1 or "auto"', workers)
     if workers > 1 and not on_cpu:
@@ -302,10 +300,6 @@ def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on
     if workers > 1 and environment_factory(env) is None:
         raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
     return workers
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _policy_of(model: Any) -> Predictor:

@@ -160,9 +160,7 @@ def collect(
         plan = EpisodePlan.seeded(max(wanted) + 1, seed)
         job = _Job(policy, env, plan, levels, n_envs, Path(folder), environment_id(env))
         if workers > 1:
-            import cloudpickle
-
-            play_in_workers(cloudpickle.dumps(job), wanted, min(workers, len(wanted)), tell, _nothing)
+            play_in_workers(job, wanted, min(workers, len(wanted)), tell, _nothing)
         else:
             job(in_order(wanted), tell, _nothing)
     return open_log(folder)

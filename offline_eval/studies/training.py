@@ -10,31 +10,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import pickle
-import queue
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch as th
-
 from offline_eval.datasets.sharing import shared
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.datasets.writing import replacing
-from offline_eval.episodes.workers import worker_context
-from offline_eval.errors import InputError, NonFiniteLoss, OfflineEvalError, StorageError, WorkerError
+from offline_eval.episodes.isolation import one_thread
+from offline_eval.errors import InputError, NonFiniteLoss, StorageError
 from offline_eval.policies.building import check_spaces
 from offline_eval.policies.recipes import recipe_to_json
+from offline_eval.processes import num_cores, run_in_workers
 from offline_eval.provenance import recipe as as_plain_data
 from offline_eval.provenance import versions
 from offline_eval.studies.training_run import OnSteps, TrainedRun, TrainingPlan, train_seed
 
 _SCHEMA = 1
-_PATIENCE = 0.5  # seconds between two looks at whether the workers still live
+_WAY_OUT = "checkpoints are kept; resume the run, with fewer workers if memory ran out"
 
 
 def train(
@@ -96,9 +90,9 @@ def train(
         }
         temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    num_workers = min(len(seeds), workers or _num_cores())
+    num_workers = min(len(seeds), workers or num_cores())
     if num_workers == 1:
-        with _one_thread():
+        with one_thread():
             return _in_turn(partial(train_seed, plan, dataset, validation=validation), folder, seeds, on_steps)
     with shared(dataset) as mapped:
         held = None if validation is None else _on_the_same_store(validation, dataset, mapped)
@@ -139,22 +133,6 @@ def _check_folder(folder: Path, asked: Mapping[str, Any], resume: bool) -> None:
             )
 
 
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = th.get_num_threads()
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(before)
-
-
 def _on_the_same_store(part: Dataset, dataset: Dataset, mapped: Dataset) -> Dataset:
     """A part of a data set over the mapped copy of its arrays, so that they are not sent to every process."""
     from dataclasses import replace
@@ -181,83 +159,33 @@ def _in_turn(job: Job, folder: Path, seeds: Sequence[int], on_steps: OnSteps | N
 def _side_by_side(
     job: Job, folder: Path, seeds: Sequence[int], num_workers: int, on_steps: OnSteps | None
 ) -> list[TrainedRun]:
-    import cloudpickle
-
-    context: Any = worker_context()
-    results, position = context.Queue(), context.Value("l", 0)
-    arguments = (cloudpickle.dumps(job), folder, list(seeds), position, results)
-    workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(num_workers)]
-    for worker in workers:
-        worker.start()
     runs: dict[int, TrainedRun] = {}
-    failure: OfflineEvalError | None = None
-    running = num_workers
-    try:
-        while running:
-            try:
-                message = results.get(timeout=_PATIENCE)
-            except queue.Empty:
-                _check_alive(workers)
-                continue
-            if message is None:
-                running -= 1
-            elif isinstance(message, TrainedRun):
-                runs[message.seed] = message
-            elif isinstance(message, tuple):
-                if on_steps is not None:
-                    on_steps(*message)
-            else:
-                error = pickle.loads(message)  # an error of our own, raised in a worker of our own
-                if not isinstance(error, NonFiniteLoss):
-                    raise error
-                failure = failure or error
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
-        results.close()
-    if failure is not None:
-        raise failure
+    failures: list[NonFiniteLoss] = []
+
+    def on_message(message: Any) -> None:
+        if isinstance(message, TrainedRun):
+            runs[message.seed] = message
+        elif isinstance(message, NonFiniteLoss):
+            failures.append(message)
+        elif on_steps is not None:
+            on_steps(*message)
+
+    run_in_workers(partial(_work, job, folder), seeds, num_workers, on_message, _WAY_OUT)
+    if failures:
+        raise failures[0]
     return [runs[seed] for seed in seeds]
 
 
-def _check_alive(workers: Sequence[Any]) -> None:
-    for number, worker in enumerate(workers):
-        if worker.exitcode not in (None, 0):
-            raise WorkerError(
-                f"worker {number} died with exit code {worker.exitcode}: checkpoints are kept; "
-                "resume the run, with fewer workers if memory ran out"
-            )
+def _work(
+    job: Job, folder: Path, next_seed: Callable[[], int | None], tell: Callable[[Any], None], number: int
+) -> None:
+    """A worker's job: one seed after the other, as long as there are any."""
 
+    def on_steps(seed: int, steps: int, metrics: Mapping[str, float]) -> None:
+        tell((seed, steps, dict(metrics)))
 
-def _work(job: bytes, folder: Path, seeds: list[int], position: Any, results: Any) -> None:
-    """The life of a worker: one seed after the other, as long as there are any."""
-    th.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-
-    def tell(seed: int, steps: int, metrics: Mapping[str, float]) -> None:
-        # Whoever resumes a killed run must not meet its workers, still writing.
-        if parent is not None and not parent.is_alive():
-            os._exit(1)
-        results.put((seed, steps, dict(metrics)))
-
-    try:
-        run: Job = pickle.loads(job)
-        while (seed := _next_of(seeds, position)) is not None:
-            try:
-                results.put(run(folder_of(folder, seed), seed, on_steps=tell))
-            except NonFiniteLoss as error:
-                results.put(pickle.dumps(error))
-        results.put(None)
-    except BaseException as error:  # whatever it is, the parent raises it
-        if not isinstance(error, OfflineEvalError):
-            error = WorkerError(f"a worker raised {type(error).__name__}: {error}")
-        results.put(pickle.dumps(error))
-
-
-def _next_of(seeds: list[int], position: Any) -> int | None:
-    with position.get_lock():
-        place = position.value
-        position.value += 1
-    return seeds[place] if place < len(seeds) else None
+    while (seed := next_seed()) is not None:
+        try:
+            tell(job(folder_of(folder, seed), seed, on_steps=on_steps))
+        except NonFiniteLoss as error:
+            tell(error)

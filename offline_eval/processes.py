@@ -1,0 +1,143 @@
+"""Worker processes that take one item after the other, as they can; what they raise is raised in the parent.
+
+The processes come from a fork server that has imported torch and SB3 once: a worker starts in a fraction of a second,
+and is forked from a process without threads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from offline_eval.errors import OfflineEvalError, WorkerError
+
+Job = Callable[[Callable[[], Any], Callable[[Any], None], int], object]
+"""What a worker does: given what hands out items (None when there are no more), what to tell, and its number."""
+
+_PRELOADED = ("offline_eval.episodes.playing", "stable_baselines3")
+_PATIENCE = 0.5  # seconds between two looks at whether the workers still live
+_TOLD, _DONE, _FAILED = "told", "done", "failed"
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_in_workers(
+    job: Job, items: Sequence[Any], num_workers: int, on_message: Callable[[Any], None], way_out: str
+) -> None:
+    """Do a job with `num_workers` processes.
+
+    Args:
+        job: what each of them does; it is cloudpickled.
+        items: what is to be done; every worker asks for the next one.
+        num_workers: processes, of one torch thread each.
+        on_message: receives in this process what the workers tell.
+        way_out: what to do where a worker has died.
+
+    Raises:
+        OfflineEvalError: a worker raised it.
+        WorkerError: a worker died, or raised something else.
+    """
+    import cloudpickle
+
+    context: Any = _context()
+    results, position = context.Queue(), context.Value("l", 0)
+    pickled = cloudpickle.dumps(job)
+    workers = [
+        context.Process(target=_work, args=(pickled, list(items), position, results, number), daemon=True)
+        for number in range(num_workers)
+    ]
+    for worker in workers:
+        worker.start()
+    running = num_workers
+    try:
+        while running:
+            try:
+                kind, message = results.get(timeout=_PATIENCE)
+            except queue.Empty:
+                _check_alive(workers, way_out)
+                continue
+            if kind == _TOLD:
+                on_message(message)
+            elif kind == _DONE:
+                running -= 1
+            else:
+                raise pickle.loads(message)  # an error of our own, raised in a worker of our own
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+        results.close()
+
+
+def _context() -> BaseContext:
+    """The start method: a fork server where there is one, else fresh processes."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    with _without_current_folder():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Python as with `-P`: what lies in the current folder, named like a module, is not taken for it."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+def _check_alive(workers: Sequence[Any], way_out: str) -> None:
+    for number, worker in enumerate(workers):
+        if worker.exitcode not in (None, 0):
+            raise WorkerError(f"worker {number} died with exit code {worker.exitcode}: {way_out}")
+
+
+def _work(job: bytes, items: Sequence[Any], position: Any, results: Any, number: int) -> None:
+    """The life of a worker."""
+    import torch as th
+
+    th.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    parent = multiprocessing.parent_process()
+
+    def next_item() -> Any:
+        with position.get_lock():
+            place = position.value
+            position.value += 1
+        return items[place] if place < len(items) else None
+
+    def tell(message: Any) -> None:
+        # Whoever resumes a killed run must not meet its workers, still writing.
+        if parent is not None and not parent.is_alive():
+            os._exit(1)
+        results.put((_TOLD, message))
+
+    try:
+        work: Job = pickle.loads(job)
+        work(next_item, tell, number)
+        results.put((_DONE, None))
+    except BaseException as error:  # whatever it is, the parent raises it
+        if not isinstance(error, OfflineEvalError):
+            error = WorkerError(f"worker {number} raised {type(error).__name__}: {error}")
+        results.put((_FAILED, pickle.dumps(error)))
