@@ -176,8 +176,7 @@ def recommendation_for(bottleneck: str, needs: str, ladder: Ladder, reading: Rea
     if bottleneck == EXTRACTION:
         steer = _steering(ladder, asked)
         return Recommendation(
-            f"{steer.sentence} To mend the policy itself, extract it with DDPG+BC in place of AWR or cloning: "
-            f"`{asked.command(*train)}`.",
+            f"{steer.sentence} To mend the policy itself, extract it anew with DDPG+BC: `{asked.command(*train)}`.",
             steer.command,
         )
     if bottleneck == GENERALISATION:
