@@ -14,6 +14,7 @@ import torch as th
 from torch import Tensor
 from torch.nn import functional
 
+from offline_eval.checks import check_positive, is_finite
 from offline_eval.errors import InputError
 from offline_eval.policies.networks import Layers, affine
 
@@ -150,8 +151,7 @@ class FixedGaussian:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.std <= 0:
-            raise InputError("std", "must be > 0", self.std, "take Deterministic() for no spread at all")
+        check_positive("std", self.std, "take Deterministic() for no spread at all")
 
     def initial_spread(self, width: int, action_dim: int) -> Layers:
         """Nothing."""
@@ -244,5 +244,8 @@ def _output_layer(width: int, action_dim: int) -> Layers:
 
 
 def _check_ends(low: float, high: float) -> None:
+    for name, value in (("log_std_min", low), ("log_std_max", high)):
+        if not is_finite(value):
+            raise InputError(name, "must be a finite number", value, "IQL's are -5 and 2")
     if not low < high:
         raise InputError("log_std_min", f"must be < log_std_max ({high})", low)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import pathlib
+import warnings
 from dataclasses import replace
 from typing import Self, TypedDict, Unpack
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import set_random_seed
 
+from offline_eval.checks import check_whole
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.actors import ActorRule
 from offline_eval.policies.base import OfflineBase
 from offline_eval.policies.extraction import Extraction
-from offline_eval.policies.fitting import Fitting
+from offline_eval.policies.fitting import Fitting, check_dataset
 from offline_eval.policies.learner import Part, policy_parts, value_parts
 from offline_eval.policies.online import filled_buffer, is_stub
 from offline_eval.policies.sampling import BufferRows, Sampler
@@ -158,6 +162,7 @@ class OfflineAlgorithm(OfflineBase):
         words = {**constructor_words(self), "seed": self.run_seed if seed is None else seed}
         other = type(self)(recipe, None, **words, device=self.device)
         other._take_spaces(self.observation_space, self.action_space)
+        other.assumed_action_space = self.assumed_action_space
         for name in ("critic", "target_critic", "value"):
             for theirs, ours in zip(other.learner.parameters[name], self.learner.parameters[name], strict=True):
                 theirs.data.copy_(ours.data)
@@ -176,10 +181,14 @@ class OfflineAlgorithm(OfflineBase):
         validation: Dataset | None,
         options: FitOptions,
     ) -> Self:
-        if gradient_steps < 1:
-            raise InputError("gradient_steps", "must be >= 1", gradient_steps)
+        check_dataset("dataset", dataset)
+        if validation is not None:
+            check_dataset("validation", validation)
+        check_whole("gradient_steps", gradient_steps, 1)
+        check_whole("log_interval", options.get("log_interval", 1), 1, "one longer than the run logs its end alone")
         if not self._is_built:
             self._take_spaces(dataset.observation_space, dataset.action_space)
+            self.assumed_action_space = dataset.source.assumed_action_space
         digest = dataset.fingerprint
         dataset = dataset.for_spaces(self.observation_space, self.action_space)
         if self._transform is None:
@@ -214,7 +223,8 @@ class OfflineAlgorithm(OfflineBase):
         """Go on learning in the environment; the replay buffer begins with the data that were fitted.
 
         Timeouts bootstrap. Statistics of observations and rewards stay those of the data, and the actor's learning rate
-        its full one. After loading a file, the buffer is empty unless `fill_buffer` was called.
+        its full one. A file holds no data: after loading one the buffer begins empty, with a warning, unless
+        `fill_buffer`, `fit` or `load_replay_buffer` gave it some.
 
         Raises:
             InputError: no environment, no data seen yet, or a value rule that cannot learn online.
@@ -229,8 +239,10 @@ class OfflineAlgorithm(OfflineBase):
             raise InputError("env", "must be given to learn online", None, "OfflineAlgorithm(recipe, env) or set_env")
         assert self.env is not None
         assert self.transform is not None
-        if self.replay_buffer is None:
-            self.replay_buffer = filled_buffer(self._dataset, self.buffer_size, self.env, self.device)
+        if self.replay_buffer is None and self._dataset is None and self.fingerprints:
+            way_out = "a file holds no data: call fill_buffer(dataset), fit or load_replay_buffer first"
+            warnings.warn(f"the replay buffer begins empty, without the data that were fitted; {way_out}", stacklevel=2)
+        self._fill_replay_buffer()
         # Action noise and random actions draw from global generators, which Stable-Baselines3 seeds when it builds.
         if self.seed is not None and reset_num_timesteps:
             set_random_seed(self.seed)
@@ -238,8 +250,25 @@ class OfflineAlgorithm(OfflineBase):
             self.env.seed(self.seed)
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
+    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """Save the replay buffer as a pickle, as Stable-Baselines3 does; after `fit` it holds the data.
+
+        Raises:
+            InputError: there are no data, as after loading a file.
+        """
+        if self.replay_buffer is None and self._dataset is None:
+            raise InputError("model", "must have data to save", bare("one without"), "call fit, fill_buffer or learn")
+        self._fill_replay_buffer()
+        super().save_replay_buffer(path)
+
+    def _fill_replay_buffer(self) -> None:
+        if self.replay_buffer is None:
+            assert self.env is not None
+            self.replay_buffer = filled_buffer(self._dataset, self.buffer_size, self.env, self.device)
+
     def fill_buffer(self, dataset: Dataset) -> None:
         """Give the replay buffer a data set to begin with, as `fit` does; for a model that was loaded from a file."""
+        check_dataset("dataset", dataset)
         self._dataset, self.replay_buffer = dataset.for_spaces(self.observation_space, self.action_space), None
 
     def train(self, gradient_steps: int, batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 from collections.abc import Iterable
@@ -22,12 +23,13 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import check_registered
 from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare
 from offline_eval.policies.building import activation_of, build, check_policy_kwargs, check_spaces, check_words
+from offline_eval.policies.devices import torch_device
 from offline_eval.policies.learner import Learner
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.online import stub_environment
 from offline_eval.policies.recipes import Recipe, recipe_from_json, recipe_of
 from offline_eval.policies.sampling import Transform
-from offline_eval.policies.saving import read_algorithm, write_algorithm
+from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, read_algorithm, write_algorithm
 from offline_eval.policies.snapshot import (
     arrays_of,
     put_arrays,
@@ -69,16 +71,17 @@ class OfflineBase(OffPolicyAlgorithm):
         device: th.device | str = "auto",
     ) -> None:
         self.recipe = recipe_of(recipe)
-        check_words(batch_size=batch_size, tau=tau, gamma=gamma, learning_rate=learning_rate)
+        check_words(learning_rate, buffer_size, learning_starts, batch_size, tau, gamma, gradient_steps, seed)
         # The class below says that it needs an environment; the one below that takes None.
         checked: Any = None if env is None else self._checked_environment(env)
         super().__init__(
             OfflinePolicy, checked, learning_rate, buffer_size, learning_starts, batch_size, tau, gamma, train_freq,
             gradient_steps, action_noise, policy_kwargs=check_policy_kwargs(policy_kwargs),
             stats_window_size=stats_window_size, tensorboard_log=tensorboard_log, verbose=verbose, seed=seed,
-            device=device, support_multi_env=True, sde_support=False,
+            device=torch_device(device), support_multi_env=True, sde_support=False,
         )  # fmt: skip
         self.run_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self.assumed_action_space = False
         self.fingerprints: dict[str, str] = {}
         self.last_metrics: dict[str, float] = {}
         self._dataset: Dataset | None = None
@@ -145,18 +148,49 @@ class OfflineBase(OffPolicyAlgorithm):
             self.env, self.n_envs = wrapped, wrapped.num_envs
             self._setup_model()
             return
+        way_out = "give the environment that the data were collected in"
         if wrapped.observation_space.shape != self.observation_space.shape:
-            raise SpaceError("env", f"must have observations of {self.observation_space}", wrapped.observation_space)
-        if wrapped.action_space != self.action_space:
-            raise SpaceError("env", f"must have actions of {self.action_space}", wrapped.action_space)
-        # The space of a data set is inferred, without bounds: the environment's own is the better one.
-        self.observation_space = wrapped.observation_space
-        for module in self.policy.modules():
-            if hasattr(module, "observation_space"):
-                vars(module)["observation_space"] = wrapped.observation_space
+            rule = f"must have observations of {self.observation_space}"
+            raise SpaceError("env", rule, wrapped.observation_space, way_out)
+        if not _same_bounds(wrapped.action_space, self.action_space):
+            rule = f"must have actions of {self.action_space}"
+            raise SpaceError(
+                "env", rule, wrapped.action_space, ASSUMED_ACTION_SPACE if self.assumed_action_space else way_out
+            )
+        # The space of a data set is inferred, without bounds or with rounded ones: the environment's own is better.
+        for name in ("observation_space", "action_space"):
+            setattr(self, name, getattr(wrapped, name))
+            for module in self.policy.modules():
+                if hasattr(module, name):
+                    vars(module)[name] = getattr(wrapped, name)
+        self.assumed_action_space = False
         if self.n_envs != wrapped.num_envs:
             self.n_envs, self.replay_buffer = wrapped.num_envs, None
         super().set_env(wrapped, force_reset)
+
+    # ------------------------------------------------------------------------------------------------ copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What watches a run holds the run's data in its own form, and has been asked before the run ended.
+        state = vars(self) | {"_watch": None}
+        state["_is_mirrored"] = self._is_built and self._mirror.is_shown_in(self.policy)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_mirrored = state.pop("_is_mirrored")
+        vars(self).update(state)
+        # Copying parts the policy from the parameters that are trained: torch copies each `Parameter` by itself.
+        if is_mirrored:
+            self._mirror.show_in(self.policy)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        for name in ("_dataset", "_logger"):  # one never changes, the other writes to one place
+            if (shared := vars(self).get(name)) is not None:
+                memo[id(shared)] = shared
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
 
     @property
     def has_transform(self) -> bool:
@@ -254,7 +288,8 @@ class OfflineBase(OffPolicyAlgorithm):
         """
         ignored = ("custom_objects", "print_system_info", "force_reset")
         changed = {word: value for word, value in kwargs.items() if word not in ignored}
-        saved = read_algorithm(path, th.device("cpu") if device == "auto" else th.device(device))
+        where = torch_device(device)
+        saved = read_algorithm(path, th.device("cpu") if device == "auto" else where)
         words = saved.words
         chosen = recipe_from_json(words["recipe"]) if recipe is None else recipe
         model = cls(chosen, None, **words_from_json(words["constructor"], changed), device=device)
@@ -263,6 +298,13 @@ class OfflineBase(OffPolicyAlgorithm):
         put_states(model.policy, model.learner, saved.states, exact_match=True)
         put_arrays(model, saved.arrays)
         put_counters(model, words)
+        model.assumed_action_space = bool(words.get("assumed_action_space", False))
         if env is not None:
             model.set_env(env)
         return model
+
+
+def _same_bounds(one: Space[Any], other: Space[Any]) -> bool:
+    assert isinstance(one, spaces.Box)
+    assert isinstance(other, spaces.Box)
+    return one.shape == other.shape and np.allclose(one.low, other.low) and np.allclose(one.high, other.high)

@@ -13,6 +13,7 @@ from stable_baselines3.common.torch_layers import create_mlp, get_actor_critic_a
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
+from offline_eval.checks import check_positive, check_whole, is_finite
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies.networks import Activation, LayerNormReLU, Parameters
 from offline_eval.policies.offline_policy import OfflinePolicy
@@ -22,6 +23,7 @@ from offline_eval.policies.td3_layout import read_networks, turned
 NET_ARCH = (256, 256)
 """Widths of the hidden layers where `policy_kwargs` says nothing: IQL's and TD3+BC's."""
 
+_LAST_SEED = 2**32 - 1
 _ADAM_WORDS = ("betas", "eps", "weight_decay")
 _POLICY_KWARGS = ("net_arch", "activation_fn", "n_critics", "optimizer_kwargs")
 
@@ -51,16 +53,31 @@ def check_spaces(recipe: Recipe, observation_space: Space[Any], action_space: Sp
         )
 
 
-def check_words(batch_size: int, tau: float, gamma: float, learning_rate: float | Schedule) -> None:
-    """Refuse numbers that are out of range."""
-    if batch_size < 1:
-        raise InputError("batch_size", "must be >= 1", batch_size)
-    if not 0.0 < tau <= 1.0:
-        raise InputError("tau", "must be above 0 and at most 1", tau)
-    if not 0.0 <= gamma <= 1.0:
-        raise InputError("gamma", "must lie between 0 and 1", gamma)
-    if isinstance(learning_rate, int | float) and learning_rate <= 0.0:
-        raise InputError("learning_rate", "must be > 0", learning_rate)
+def check_words(
+    learning_rate: float | Schedule,
+    buffer_size: int,
+    learning_starts: int,
+    batch_size: int,
+    tau: float,
+    gamma: float,
+    gradient_steps: int,
+    seed: int | None,
+) -> None:
+    """Refuse numbers that are out of range, and what is no number."""
+    if not callable(learning_rate):
+        check_positive("learning_rate", learning_rate, "3e-4 is usual; a function of the remaining share will do, too")
+    check_whole("buffer_size", buffer_size, 1)
+    check_whole("learning_starts", learning_starts, 0)
+    check_whole("batch_size", batch_size, 1, "256 is usual")
+    if not is_finite(tau) or not 0.0 < tau <= 1.0:
+        raise InputError("tau", "must be above 0 and at most 1", tau, "0.005 is usual")
+    if not is_finite(gamma) or not 0.0 <= gamma <= 1.0:
+        raise InputError("gamma", "must lie between 0 and 1", gamma, "0.99 is usual")
+    check_whole("gradient_steps", gradient_steps, -1, "-1 makes as many as there were steps in the environment")
+    if seed is not None:
+        check_whole("seed", seed, 0, "None draws one")
+        if seed > _LAST_SEED:
+            raise InputError("seed", f"must be at most {_LAST_SEED}, the largest that NumPy takes", seed)
 
 
 def check_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -72,14 +89,35 @@ def check_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
     given = dict(policy_kwargs or {})
     if unknown := [word for word in given if word not in _POLICY_KWARGS]:
         raise InputError("policy_kwargs", f"must be some of {', '.join(_POLICY_KWARGS)}", unknown[0])
-    if given.get("n_critics", 2) < 1:
-        raise InputError("n_critics", "must be >= 1", given["n_critics"])
-    widths = get_actor_critic_arch(given.get("net_arch", list(NET_ARCH)))
-    if not all(widths):
-        raise InputError("net_arch", "must have a hidden layer", given["net_arch"])
-    if unknown := [word for word in given.get("optimizer_kwargs", {}) if word not in _ADAM_WORDS]:
+    check_whole("n_critics", given.get("n_critics", 2), 1, "2 is usual")
+    _check_net_arch(given.get("net_arch", list(NET_ARCH)))
+    _check_activation(given.get("activation_fn", nn.ReLU))
+    if unknown := [word for word in given.get("optimizer_kwargs") or {} if word not in _ADAM_WORDS]:
         raise InputError("optimizer_kwargs", f"must be some of {', '.join(_ADAM_WORDS)}", unknown[0])
     return {"net_arch": list(NET_ARCH), "n_critics": 2, **given}
+
+
+def _check_net_arch(net_arch: object) -> None:
+    parts = [net_arch.get(name) for name in ("pi", "qf")] if isinstance(net_arch, dict) else [net_arch]
+    way_out = "[256, 256] are the widths of two, {'pi': [256], 'qf': [256, 256]} says it by network"
+    for widths in parts:
+        if not isinstance(widths, list) or not widths:
+            raise InputError("net_arch", "must have a hidden layer", net_arch, way_out)
+        for width in widths:
+            check_whole("net_arch", width, 1, way_out)
+
+
+def _check_activation(kind: object) -> None:
+    """Layers are joined by one function for all networks: it cannot have parameters of its own."""
+    try:
+        made = kind() if isinstance(kind, type) else None
+    except TypeError:
+        made = None
+    if not isinstance(made, nn.Module) or any(True for _ in made.parameters()):
+        raise InputError(
+            "activation_fn", "must be the class of an activation without parameters", kind,
+            "take torch.nn.ReLU, or this package's LayerNormReLU",
+        )  # fmt: skip
 
 
 def build(

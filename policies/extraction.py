@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 import torch as th
 from torch import Tensor
 
+from offline_eval.checks import check_positive, check_whole
 from offline_eval.errors import InputError
 from offline_eval.policies.actors import ActorRule, Deterministic, Distribution
 from offline_eval.policies.step import Loss, Step
@@ -132,10 +133,8 @@ class AWR(Extraction):
     scale: Scale = Unscaled()
 
     def __post_init__(self) -> None:
-        if self.inverse_temperature < 0:
-            raise InputError("inverse_temperature", "must be >= 0 (0 is behaviour cloning)", self.inverse_temperature)
-        if self.max_weight <= 0:
-            raise InputError("max_weight", "must be > 0", self.max_weight)
+        check_positive("inverse_temperature", self.inverse_temperature, "0 is behaviour cloning", or_zero=True)
+        check_positive("max_weight", self.max_weight, "IQL's is 100")
 
     def loss(self, step: Step) -> Loss:
         """Mean of weight times negative log-density."""
@@ -164,8 +163,7 @@ class DDPGBC(Extraction):
     scale: Scale = MeanAbsoluteQ()
 
     def __post_init__(self) -> None:
-        if self.bc_coef < 0:
-            raise InputError("bc_coef", "must be >= 0 (0 follows Q alone)", self.bc_coef)
+        check_positive("bc_coef", self.bc_coef, "0 follows Q alone", or_zero=True)
 
     def loss(self, step: Step) -> Loss:
         """-Q / scale + bc_coef * negative log-density."""
@@ -187,8 +185,7 @@ class TD3BC(Extraction):
     q_coef: float = 2.5
 
     def __post_init__(self) -> None:
-        if self.q_coef < 0:
-            raise InputError("q_coef", "must be >= 0 (0 is behaviour cloning)", self.q_coef)
+        check_positive("q_coef", self.q_coef, "0 is behaviour cloning", or_zero=True)
 
     def loss(self, step: Step) -> Loss:
         """The first critic alone, as TD3."""
@@ -215,8 +212,7 @@ class BestOfN(BC):
     ranks_candidates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise InputError("num_samples", "must be >= 1", self.num_samples)
+        check_whole("num_samples", self.num_samples, 1, "1 is the clone itself")
 
     def check_actor(self, actor: ActorRule) -> None:
         """Refuses an actor whose samples are all the same."""

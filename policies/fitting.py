@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from offline_eval.policies.algorithm import OfflineAlgorithm
 
 _VALIDATION_ROWS = 2048
+
+
+def check_dataset(argument: str, dataset: object) -> None:
+    """Refuse what is no data set, and say how to make one of it."""
+    if isinstance(dataset, Dataset):
+        return
+    way_out = "from_arrays and from_trajectories make one, open_dataset opens a file"
+    if isinstance(dataset, str | os.PathLike):
+        way_out = f"open_dataset({os.fspath(dataset)!r}) opens a file"
+    elif isinstance(dataset, ReplayBuffer):
+        way_out = "from_replay_buffer(buffer) makes one of it"
+    raise InputError(
+        argument, "must be a Dataset of offline_eval.datasets", bare(f"a {type(dataset).__name__}"), way_out
+    )
 
 
 class Fitting:

@@ -25,10 +25,11 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies.agent_file import AgentFile, Pickled, SpaceInFile, read_agent_file
+from offline_eval.policies.devices import torch_device
 from offline_eval.policies.identity import algorithm_of, policy_of
 from offline_eval.policies.legacy import modern_weights
 from offline_eval.policies.normalization import Normalized, find_vecnormalize
-from offline_eval.policies.saving import is_offline_algorithm
+from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, is_offline_algorithm, read_algorithm
 from offline_eval.policies.vecnormalize_file import read_vecnormalize
 
 
@@ -66,6 +67,7 @@ def load_sb3(
         InputError: the environment is not known, or normalises already.
         MissingExtra: the agent needs sb3-contrib.
     """
+    torch_device(device)
     observation_space, action_space = spaces_of(env)
     if normalize is not None and find_vecnormalize(env) is not None:
         raise InputError(
@@ -159,8 +161,14 @@ def _check_spaces(file: AgentFile, env: Any, observation_space: Space[Any], acti
             "env",
             f"must have the action bounds that the agent was trained with, {_bounds(theirs)}",
             bare(f"{_bounds(ours)} of {name}"),
-            "wrap it in gymnasium's RescaleAction as in training",
+            ASSUMED_ACTION_SPACE if _assumed(file) else "wrap it in gymnasium's RescaleAction as in training",
         )
+
+
+def _assumed(file: AgentFile) -> bool:
+    """Whether the bounds in the file are a guess: of an OfflineAlgorithm whose data did not say them."""
+    path = file.path
+    return is_offline_algorithm(path) and bool(read_algorithm(path, th.device("cpu")).words.get("assumed_action_space"))
 
 
 def _bounds(space: SpaceInFile) -> str:

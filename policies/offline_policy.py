@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import torch as th
@@ -10,10 +11,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 
-from offline_eval.errors import InputError
+from offline_eval.errors import AgentFileError, InputError
 from offline_eval.policies.actors import Distribution
+from offline_eval.policies.devices import torch_device
 from offline_eval.policies.networks import Layers
 from offline_eval.policies.recipes import Recipe
+from offline_eval.policies.values import FittedQ
 
 _ACTION_STREAM, _CANDIDATE_STREAM = 0xAC7, 0xCA2D
 """Keep the noise of actions, and that of the candidates which deterministic actions rank, apart."""
@@ -28,6 +31,7 @@ class OfflinePolicy(TD3Policy):
 
     recipe: Recipe
     spread: Layers
+    seed: int
     generator: np.random.Generator
 
     def act_by(self, recipe: Recipe, spread: Layers, seed: int) -> None:
@@ -38,7 +42,7 @@ class OfflinePolicy(TD3Policy):
             spread: the actor's own parameters, which training changes.
             seed: of the noise.
         """
-        self.recipe, self.spread = recipe, spread
+        self.recipe, self.spread, self.seed = recipe, spread, seed
         self.generator = np.random.default_rng([_ACTION_STREAM, seed])
         action_dim = int(np.prod(self.action_space.shape or ()))
         self._candidate_noise: Tensor | None = None
@@ -68,6 +72,36 @@ class OfflinePolicy(TD3Policy):
     def log_prob(self, observations: Any, actions: Tensor) -> Tensor:
         """Log-density (batch,) of scaled actions; raises for a deterministic actor."""
         return self.distribution(observations).log_prob(actions)
+
+    def save(self, path: Any) -> None:
+        """Write weights and how to act, as Stable-Baselines3's policies do; `TD3Policy.load` opens the file, too."""
+        recipe = self.recipe
+        if isinstance(recipe.value, FittedQ):
+            recipe = replace(recipe, value=replace(recipe.value, policy=None))
+        acting = {"recipe": recipe, "spread": [layer.detach() for layer in self.spread], "seed": self.seed}
+        th.save({"state_dict": self.state_dict(), "data": self._get_constructor_parameters(), "acting": acting}, path)
+
+    @classmethod
+    def load(cls, path: Any, device: th.device | str = "auto") -> Self:
+        """Open a file that `save` wrote; its noise begins anew.
+
+        It unpickles, as Stable-Baselines3's does: open files of people whom you trust. `OfflineAlgorithm.load` and
+        `load_sb3` open an algorithm's file without that.
+
+        Raises:
+            AgentFileError: the file does not say how to act.
+        """
+        where = torch_device(device)
+        saved = th.load(path, map_location=where, weights_only=False)
+        if "acting" not in saved:
+            raise AgentFileError(
+                "path", "must be a file that OfflinePolicy.save wrote", str(path), "TD3Policy.load opens TD3's"
+            )
+        policy = cls(**saved["data"])
+        policy.load_state_dict(saved["state_dict"])
+        policy = policy.to(where)
+        policy.act_by(**saved["acting"])
+        return policy
 
     def parameters_to_vector(self) -> Any:
         """All weights in one NumPy vector."""

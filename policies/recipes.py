@@ -9,11 +9,13 @@ AWR(inverse_temperature=3.0, max_weight=100.0, scale=Unscaled())
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from types import NoneType
 from typing import Any, Protocol
 
+from offline_eval.checks import check_whole
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.actors import (
     ActorRule,
@@ -92,8 +94,11 @@ class Recipe:
     policy_delay: int = 1
 
     def __post_init__(self) -> None:
-        if self.policy_delay < 1:
-            raise InputError("policy_delay", "must be >= 1", self.policy_delay)
+        check_whole("policy_delay", self.policy_delay, 1, "1 updates the policy in every step")
+        for name, kinds, way_out in _KINDS_OF_PARTS:
+            part = getattr(self, name)
+            if isinstance(part, type) or not isinstance(part, kinds):
+                raise InputError(name, f"must be an instance of {kinds[0].__name__}", part, way_out)
         if self.value is None and (self.extraction is None or self.extraction.needs_value):
             raise InputError("value", f"must be a value rule for {self.extraction}", None, "Implicit() is one")
         if self.value is not None and self.value.follows_policy and self.extraction is None:
@@ -104,6 +109,17 @@ class Recipe:
             raise InputError("penalties", "must be empty without a value rule", self.penalties)
         if self.extraction is not None:
             self.extraction.check_actor(self.actor)
+
+
+_KINDS_OF_PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("value", (ValueRule, NoneType), "Implicit(), for example; recipe_of(name) gives a recipe by its name"),
+    ("extraction", (Extraction, NoneType), "AWR(), for example; recipe_of(name) gives a recipe by its name"),
+    ("actor", (ActorRule,), "Deterministic(), for example"),
+    ("penalties", (tuple,), "(), for example"),
+    ("observations", (ObservationTransform,), "Raw(), for example"),
+    ("rewards", (RewardTransform,), "Raw(), for example"),
+    ("actor_schedule", (Callable,), "Constant(), for example"),  # type: ignore[arg-type]  # an ABC to isinstance
+)
 
 
 def bc() -> Recipe:
@@ -182,9 +198,9 @@ def recipe_of(choice: str | Recipe) -> Recipe:
     """
     if isinstance(choice, Recipe):
         return choice
-    if choice in RECIPES:
+    if isinstance(choice, str) and choice in RECIPES:
         return RECIPES[choice]()
-    close = get_close_matches(str(choice), RECIPES, n=3, cutoff=0.4)
+    close = get_close_matches(str(choice).lower(), RECIPES, n=3, cutoff=0.4)
     raise InputError(
         "recipe",
         "must be a Recipe or the name of one",

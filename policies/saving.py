@@ -58,6 +58,13 @@ class SavedAlgorithm:
     states: Mapping[str, Any]
 
 
+ASSUMED_ACTION_SPACE = (
+    "the data do not say their action space, and it was inferred from their actions: "
+    "train with --env, or give action_space to open_dataset"
+)
+"""The way out where an environment's bounds differ from the inferred ones."""
+
+
 def is_offline_algorithm(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one that `OfflineAlgorithm.save` wrote; False for anything else, unreadable files included."""
     try:

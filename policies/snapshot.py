@@ -71,6 +71,7 @@ def words_of(model: OfflineBase) -> dict[str, Any]:
         "run_seed": model.run_seed,
         "observation_space": space_to_json(model.observation_space),
         "action_space": space_to_json(model.action_space),
+        "assumed_action_space": model.assumed_action_space,
         "counters": {name: int(getattr(model, name)) for name in _COUNTERS},
         "fingerprints": model.fingerprints,
         "last_metrics": model.last_metrics,

@@ -59,8 +59,19 @@ class Mirror:
             if name in CRITICS and reward_factor != 1.0:
                 shown[-2:] = [layer.detach().clone() for layer in shown[-2:]]
             self._shown[name] = shown
-            _show(policy, name, shown)
+        self.show_in(policy)
         self.refresh()
+
+    def show_in(self, policy: TD3Policy) -> None:
+        """Give a policy of the same networks this memory in place of its own; what was in its own is lost."""
+        for name, shown in self._shown.items():
+            for theirs, ours in _beside(policy, name, shown):
+                theirs.data = ours
+
+    def is_shown_in(self, policy: TD3Policy) -> bool:
+        """Whether a policy's weights lie in this memory: nobody gave it others, or copied it."""
+        pairs = (pair for name, shown in self._shown.items() for pair in _beside(policy, name, shown))
+        return all(theirs.data_ptr() == ours.data_ptr() for theirs, ours in pairs)
 
     @th.no_grad()
     def refresh(self) -> None:
@@ -142,15 +153,18 @@ def join_adam(adam: Adam, group: str, state_dict: dict[str, Any]) -> None:
                 layer.copy_(turned(state[place][kind]))
 
 
-def _show(policy: TD3Policy, name: str, layers: Layers) -> None:
+def _beside(policy: TD3Policy, name: str, layers: Layers) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each parameter of one of the policy's networks, and the layer, as it would lie in it."""
     if name in ACTORS:
         modules = [(_actor_layers(policy, ACTORS[name]), layers)]
     else:
         of_each = _critic_layers(policy, CRITICS[name])
         modules = [(theirs, [layer[i] for layer in layers]) for i, theirs in enumerate(of_each)]
-    for theirs, ours in modules:
-        for parameter, layer in zip(theirs, ours, strict=True):
-            parameter.data = turned(layer.detach())
+    return [
+        (parameter, turned(layer.detach()))
+        for theirs, ours in modules
+        for parameter, layer in zip(theirs, ours, strict=True)
+    ]
 
 
 def turned(layer: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from offline_eval.checks import check_positive
 from offline_eval.datasets.store import row_blocks
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array, FloatArray
@@ -72,8 +73,7 @@ class Standardize:
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.epsilon < 0:
-            raise InputError("epsilon", "must be >= 0", self.epsilon)
+        check_positive("epsilon", self.epsilon, "0 divides by the deviation alone", or_zero=True)
 
     def statistics(self, dataset: Dataset) -> Standard:
         """Over the observations in which actions were taken."""
@@ -100,8 +100,7 @@ class ReturnRange:
     span: float = 1000.0
 
     def __post_init__(self) -> None:
-        if self.span <= 0:
-            raise InputError("span", "must be > 0", self.span)
+        check_positive("span", self.span, "rewards=Raw() leaves them as they are")
 
     def factor(self, dataset: Dataset) -> float:
         """From the returns of the data's trajectories."""

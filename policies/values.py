@@ -14,8 +14,9 @@ import torch as th
 from torch import Tensor
 
 from offline_eval.batching import take
+from offline_eval.checks import check_positive, is_finite
 from offline_eval.datasets.store import row_blocks
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, bare
 from offline_eval.policies.step import Loss, Step
 from offline_eval.types import Array, Predictor
 
@@ -129,7 +130,7 @@ class Implicit(ValueRule):
     trains_v: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.expectile < 1.0:
+        if not is_finite(self.expectile) or not 0.0 < self.expectile < 1.0:
             raise InputError(
                 "expectile", "must lie between 0 and 1, both excluded", self.expectile, "IQL uses 0.7 to 0.9"
             )
@@ -164,8 +165,7 @@ class ActorCritic(ValueRule):
 
     def __post_init__(self) -> None:
         for name in ("target_policy_noise", "target_noise_clip"):
-            if getattr(self, name) < 0:
-                raise InputError(name, "must be >= 0", getattr(self, name))
+            check_positive(name, getattr(self, name), "0 asks the target actor alone", or_zero=True)
 
     def next_value(self, step: Step) -> Tensor:
         """Q of the smoothed next action."""
@@ -204,8 +204,14 @@ class FittedQ(ValueRule):
         if self.policy is None:
             raise InputError("policy", "must be given to fit its Q", None, "FittedQ(policy=agent)")
         store, rows = dataset.store, dataset.observation_rows + 1
-        parts = [
-            self.policy.predict(take(store.observations, rows[block]), deterministic=self.deterministic)[0]
-            for block in row_blocks(rows)
-        ]
+        parts = []
+        for block in row_blocks(rows):
+            actions, _ = self.policy.predict(take(store.observations, rows[block]), deterministic=self.deterministic)
+            shape = (len(rows[block]), *(dataset.action_space.shape or ()))
+            if np.shape(actions) != shape:
+                raise InputError(
+                    "policy", f"must give actions of shape {shape} for {shape[0]} observations",
+                    bare(f"shape {np.shape(actions)}"), "take the agent that acts in the data's environment",
+                )  # fmt: skip
+            parts.append(actions)
         return np.concatenate(parts)

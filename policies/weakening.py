@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import cloudpickle
@@ -12,6 +11,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from offline_eval.checks import check_positive
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.normalization import Normalized
 
@@ -35,8 +35,7 @@ def weaken(model: Any, strength: float, seed: int = 0) -> Any:
     Raises:
         InputError: the model has no actor, or `strength` is no number >= 0.
     """
-    if not math.isfinite(strength) or strength < 0:
-        raise InputError("strength", "must be a finite number >= 0", strength, "0 gives a copy that acts the same")
+    check_positive("strength", strength, "0 gives a copy that acts the same", or_zero=True)
     if isinstance(model, Normalized):
         return Normalized(weaken(model.model, strength, seed), model.statistics)
     if not isinstance(model, BaseAlgorithm):

@@ -112,6 +112,10 @@ def test_track_follows_checkpoints(capsys, td3_folder, tiny_td3, tmp_path):
     assert errors[0] > errors[1] > errors[2] == 0.0
     assert set(found["correlations"]) == {"train", "validation", "evaluation"}
     assert json.loads((tmp_path / "track.json").read_text(encoding="utf-8")) == found
+    assert run(capsys, "report", tmp_path / "track.json")[0] == 0
+    html = (tmp_path / "track.html").read_text(encoding="utf-8")
+    assert "Over 3 checkpoints, " in html
+    assert html.count("<svg") == 2
     code, out, _ = run(capsys, "track", *words)
     assert code == 0
     assert "correlation with the return" in out

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 from diagnosed import diagnosis_json
+from tracked import track_json
 
 from offline_eval.report.page import write_page
 from offline_eval.report.runs import RunResult
@@ -29,15 +30,17 @@ OVERLAPPING = """[...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 
 
-@pytest.fixture(scope="module", params=["measurement_example.json", "measurement_hopper.json", "diagnosis"])
+@pytest.fixture(scope="module", params=["measurement_example.json", "measurement_hopper.json", "diagnosis", "track"])
 def pages(tmp_path_factory, request):
-    """Of an example made by hand, of a real measurement, and of a diagnosis made by hand.
+    """Of an example made by hand, of a real measurement, and of a diagnosis and a training run made by hand.
 
     One run, and three side by side, the first with a name that is far too long.
     """
     folder = tmp_path_factory.mktemp("pages")
     if request.param == "diagnosis":
         result = diagnosis_json()
+    elif request.param == "track":
+        result = track_json()
     else:
         result = json.loads((Path(__file__).parent / request.param).read_text(encoding="utf-8"))
     run = RunResult("measured", result, {**result["manifest"], "command": LONG})
@@ -84,7 +87,11 @@ def test_day_and_night_have_their_own_paper(browser, pages):
         colours.append(
             [
                 browser.value(f"getComputedStyle(document.querySelector('{where}')).{what}")
-                for where, what in (("body", "backgroundColor"), ("svg text", "fill"), (".bar.main", "fill"))
+                for where, what in (
+                    ("body", "backgroundColor"),
+                    ("svg text", "fill"),
+                    (".bar.main, .mark.main", "fill"),
+                )
             ]
         )
     assert colours[0] == ["rgb(252, 252, 250)", "rgb(86, 94, 104)", "rgb(0, 114, 178)"]

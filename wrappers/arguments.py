@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import numpy as np
 import torch as th
 from torch import Tensor
 
+from offline_eval.checks import check_positive as check_positive
+from offline_eval.checks import check_whole as check_whole
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
 
 Numbers = float | Sequence[float] | Array
 """One number for all rows, or one a row (1-D)."""
-
-
-def check_whole(argument: str, value: object, lowest: int, way_out: str) -> None:
-    """Raise an InputError unless `value` is a whole number >= `lowest`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise InputError(argument, f"must be a whole number >= {lowest}", value, way_out)
-
-
-def check_positive(argument: str, value: object, way_out: str, or_zero: bool = False) -> None:
-    """Raise an InputError unless `value` is a finite number > 0, or >= 0 with `or_zero`."""
-    if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
-        raise InputError(argument, f"must be a finite number {'>=' if or_zero else '>'} 0", value, way_out)
 
 
 def numbers(argument: str, value: Numbers | None, way_out: str) -> float | tuple[float, ...]:

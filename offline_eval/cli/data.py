@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import choose, print_json
+from offline_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+    from offline_eval.datasets import Dataset
 
 HELP = "describe, check or convert a data set"
 
@@ -22,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         task = tasks.add_parser(name, help=explanation, description=explanation)
         task.add_argument("path", metavar="PATH", help=_FORMATS)
+        task.add_argument(
+            "--env",
+            metavar="ID",
+            help="environment of the data, instead of what the file says: it is made for its spaces",
+        )
         task.add_argument("--max-episode-steps", type=int, help="the environment's time limit, where the file has none")
         if name == "convert":
             task.add_argument("--out", required=True, metavar="PATH", help="new file or folder")
@@ -38,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from offline_eval.datasets import describe, open_dataset
+    from offline_eval.datasets import describe
 
-    description = describe(open_dataset(arguments.path, max_episode_steps=arguments.max_episode_steps))
+    description = describe(_open(arguments))
     if arguments.json:
         print_json(description.as_dict())
     else:
@@ -54,7 +68,13 @@ def _check(arguments: argparse.Namespace) -> int:
     from offline_eval.datasets import check
     from offline_eval.datasets.doctor import has_errors
 
-    findings = check(arguments.path, max_episode_steps=arguments.max_episode_steps)
+    _, action_space = _spaces(arguments.env)
+    findings = check(
+        arguments.path,
+        action_space=action_space,
+        max_episode_steps=arguments.max_episode_steps,
+        env_id=arguments.env,
+    )
     if arguments.json:
         print_json({"findings": [finding.as_dict() for finding in findings]})
     else:
@@ -65,11 +85,39 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from offline_eval.datasets import open_dataset, save_dataset
+    from offline_eval.datasets import save_dataset
     from offline_eval.datasets.opening import WRITERS
 
     choose(arguments.layout, dict(WRITERS), "--layout")
-    dataset = open_dataset(arguments.path, max_episode_steps=arguments.max_episode_steps)
-    save_dataset(dataset, arguments.out, arguments.layout)
+    out = Path(arguments.out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir()) and arguments.layout != "d4rl"):
+        raise InputError("--out", "must not exist yet", arguments.out, "name another path, or remove this one first")
+    dataset = _open(arguments)
+    save_dataset(dataset, out, arguments.layout)
     print(f"{len(dataset)} trajectories, {dataset.num_steps} steps: {arguments.out}")
     return 0
+
+
+def _open(arguments: argparse.Namespace) -> Dataset:
+    """The data set, of the environment `--env` where that is given."""
+    from offline_eval.datasets import open_dataset
+
+    observation_space, action_space = _spaces(arguments.env)
+    dataset = open_dataset(
+        arguments.path,
+        observation_space=observation_space,
+        action_space=action_space,
+        max_episode_steps=arguments.max_episode_steps,
+    )
+    return dataset if arguments.env is None else replace(dataset, source=replace(dataset.source, env_id=arguments.env))
+
+
+def _spaces(env_id: str | None) -> tuple[Space[Any] | None, Space[Any] | None]:
+    """Observation and action space of the environment that `--env` names."""
+    if env_id is None:
+        return None, None
+    from offline_eval.environments import check_registered
+    from offline_eval.policies import spaces_of
+
+    check_registered(env_id, "--env")
+    return spaces_of(env_id)

@@ -1,4 +1,7 @@
-"""Follow a training run over its checkpoints: the return, the three errors, and how they go together."""
+"""Follow a training run over its checkpoints: the return, the three errors, and how they go together.
+
+With --out FILE, `offline-eval report FILE` makes a page of it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a checkpoint (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON object there as well")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON object there as well; `report FILE` shows it")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 

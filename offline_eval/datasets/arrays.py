@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import Space
 
 from offline_eval.datasets.data_spaces import acted_space, observed_space
+from offline_eval.datasets.known_spaces import known_spaces
 from offline_eval.datasets.records import Source, Trajectory
 from offline_eval.datasets.store import (
     Place,
@@ -77,6 +78,7 @@ class Rows:
         return column if name == "rewards" else column.astype(bool)
 
 
+_FIELDS = ("observations", "actions", "rewards", "terminated", "truncated")
 _COLUMNS = ("rewards", "terminals", "timeouts", "next_observation_known")
 
 
@@ -96,17 +98,17 @@ def from_arrays(
     """A data set from flat rows, one a step.
 
     Args:
-        observations: (num_steps, *shape), or a dict of those.
-        actions: (num_steps, *shape), in the environment's units.
+        observations: (num_steps, *shape), or a dict of those; (num_steps,) numbers with a point count as one column.
+        actions: (num_steps, *shape), in the environment's units; the same.
         rewards: (num_steps,).
         terminated: (num_steps,): the step led to a terminal state.
         truncated: (num_steps,): the episode was cut after the step, by a time limit for example.
         next_observations: as `observations`. Without them the final observation of a trajectory is not known: its
             last step is kept, but is a transition only where it terminated.
-        observation_space: inferred from the data where left out.
-        action_space: inferred where left out: [-1, 1], or the range of the data if much lies outside.
+        observation_space: of the environment where left out, as far as its name is known; else inferred.
+        action_space: the same; inferred, it is [-1, 1], or the range of the data if much lies outside.
         max_episode_steps: cuts trajectories where there is neither `truncated` nor `next_observations`.
-        env_id: for reference returns and for messages.
+        env_id: for the spaces, for reference returns and for messages.
 
     Raises:
         DatasetError: shapes that disagree, no rows, no episode ends, NaN or infinite numbers.
@@ -144,7 +146,15 @@ def from_trajectories(
 
 
 def _trajectory(fields: Mapping[str, Any]) -> Trajectory:
-    arrays = {name: np.asarray(fields[name]) for name in ("actions", "rewards", "terminated", "truncated")}
+    missing = [name for name in _FIELDS if name not in fields]
+    if missing:
+        raise DatasetError(
+            "trajectories",
+            f"must have {', '.join(_FIELDS)} each",
+            bare(f"one with {', '.join(map(str, fields)) or 'nothing'}"),
+            f"add {' and '.join(missing)}: (T,) bool where it is a flag",
+        )
+    arrays = {name: np.asarray(fields[name]) for name in _FIELDS[1:]}
     observations = map_named("observations", fields["observations"], lambda _, values: np.asarray(values))
     return Trajectory(observations, **arrays, final_known=bool(fields.get("final_known", True)))
 
@@ -189,8 +199,7 @@ def from_rows(
         DatasetError: shapes that disagree, no rows, or no way to know where episodes end.
     """
     rows, source = rows.checked(), source or Source()
-    if rows.actions.dtype.kind in "iub" and rows.actions.shape[1:] == (1,):
-        rows = replace(rows, actions=np.asarray(rows.actions[:])[:, 0])  # an index a row: Discrete has shape ()
+    rows = _shaped(rows)
     ends = episode_ends(rows, source.max_episode_steps)
     ends[-1] = True
     last = np.flatnonzero(ends)
@@ -212,6 +221,18 @@ def from_rows(
     for block in row_blocks(rows.actions):
         fill(store.actions, block, rows.actions[block])
     return assemble(store, observation_space, action_space, source)
+
+
+def _shaped(rows: Rows) -> Rows:
+    """An index a row has shape (N,), as Discrete wants it; a number with a point (N, 1), as Box wants it."""
+    changed: dict[str, Any] = {}
+    if rows.actions.dtype.kind in "iub" and rows.actions.shape[1:] == (1,):
+        changed["actions"] = np.asarray(rows.actions[:])[:, 0]
+    for name in ("observations", "actions", "next_observations"):
+        values = getattr(rows, name)
+        if values is not None and not isinstance(values, dict) and len(values.shape) == 1 and values.dtype.kind == "f":
+            changed[name] = np.asarray(values[:])[:, None]
+    return replace(rows, **changed)
 
 
 def _copy_observations(out: Array, values: Any, number: Array, ends: Array, final_known: Array, final: Any) -> None:
@@ -282,7 +303,13 @@ def _every(count: int, ends: Array) -> Array:
 def assemble(
     store: Store, observation_space: Space[Any] | None, action_space: Space[Any] | None, source: Source
 ) -> Dataset:
-    """A data set with the spaces given, checked against the data, or inferred from them."""
+    """A data set with the spaces given, checked against the data; else of the environment it names; else inferred."""
     assumed = replace(source, assumed_action_space=True)
-    inferred = Dataset(store, observed_space(store.observations), acted_space(store.actions), assumed)
-    return inferred.for_spaces(observation_space, action_space)
+    observed, acted = known_spaces(source.env_id, store.observations, store.actions)
+    dataset = Dataset(
+        store,
+        observed_space(store.observations) if observed is None else observed,
+        acted_space(store.actions) if acted is None else acted,
+        assumed,
+    )
+    return dataset.for_spaces(observation_space, action_space)

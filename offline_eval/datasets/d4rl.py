@@ -45,7 +45,7 @@ def read_d4rl(
     Args:
         path: the file.
         observation_space: where the file, as D4RL's own, has none.
-        action_space: the same; else it is inferred: [-1, 1] in D4RL's environments.
+        action_space: the same; else that of the environment which the file names (`known_spaces`), else inferred.
         max_episode_steps: cuts episodes of a file without timeouts and next observations; known for D4RL's names.
         place: where the large arrays go.
 
@@ -68,6 +68,10 @@ def read_d4rl(
 def open_rows(path: str | os.PathLike[str]) -> Iterator[tuple[Rows, Source, dict[str, Space[Any]]]]:
     """The rows of a flat HDF5 file while it is open, where they come from, and the spaces that it states."""
     with reading_hdf5(path) as file:
+        if isinstance(file.get("observations"), h5py.Group):
+            received = bare(f"{path} with a group observations: {', '.join(sorted(file['observations'])) or 'empty'}")
+            way_out = "dict observations are not read from this layout: write a Minari folder, or flatten them"
+            raise DatasetError("path", "must hold observations as one array (flat D4RL layout)", received, way_out)
         missing = [name for name in _REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
             raise DatasetError(

@@ -21,6 +21,7 @@ def check(
     *,
     action_space: Space[Any] | None = None,
     max_episode_steps: int | None = None,
+    env_id: str | None = None,
 ) -> tuple[Finding, ...]:
     """What is wrong with a data set; empty for a clean one.
 
@@ -29,13 +30,16 @@ def check(
 
     Args:
         source: a data set, flat rows, or a file or folder of any known format.
-        action_space: the environment's, where the file does not say.
-        max_episode_steps: the environment's time limit, where the file does not say.
+        action_space: the environment's, instead of what the file says or its name tells.
+        max_episode_steps: the environment's time limit; the same.
+        env_id: the environment's id, instead of what the file says: tells the time limit, and the action space where
+            neither you nor the file state one.
 
     Raises:
         DatasetError: the file cannot be read at all: it is truncated, empty, or no data set.
+        SpaceError: the actions are not shaped as `action_space` is.
     """
-    evidence = evidence_of(source, action_space, max_episode_steps)
+    evidence = evidence_of(source, action_space, max_episode_steps, env_id)
     return tuple(finding for look in CHECKS.values() for finding in look(evidence))
 
 

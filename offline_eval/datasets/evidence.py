@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import Space
+from gymnasium import Space, spaces
 
 from offline_eval.datasets.arrays import Rows, jumps
 from offline_eval.datasets.d4rl import open_rows
 from offline_eval.datasets.data_spaces import acted_space
+from offline_eval.datasets.known_spaces import known_spaces
 from offline_eval.datasets.ogbench import npz_arrays, npz_rows, ogbench_names
-from offline_eval.datasets.opening import format_of, open_dataset
+from offline_eval.datasets.opening import format_of, located, open_dataset
 from offline_eval.datasets.records import Source
 from offline_eval.datasets.references import time_limit_of
 from offline_eval.datasets.store import map_named, named, non_finite, storage_dtype
 from offline_eval.datasets.trajectories import Dataset
+from offline_eval.errors import SpaceError, bare
 from offline_eval.types import Array, FloatArray
 
 MOST_ROWS = 4_000_000
@@ -42,7 +44,8 @@ class Evidence:
         terminals: (num_rows,) bool; False throughout where the file has none.
         timeouts: the same.
         seams: (num_rows,) bool, rows where next_observations do not go on in the following row; False without them.
-        action_space: the file's, or inferred.
+        action_space: given, the file's, that of the environment it names, or inferred.
+        whose_actions: in words, where the action space is not given and not the file's: `Pendulum-v1's`, `assumed`.
         source: where the rows come from.
         max_episode_steps: the environment's time limit, where somebody knows it.
         bad_numbers: where NaN and infinite numbers are, a sentence an array.
@@ -59,6 +62,7 @@ class Evidence:
     timeouts: Array
     seams: Array
     action_space: Space[Any]
+    whose_actions: str
     source: Source
     max_episode_steps: int | None
     bad_numbers: tuple[str, ...]
@@ -85,28 +89,36 @@ def evidence_of(
     source: Dataset | Rows | str | os.PathLike[str],
     action_space: Space[Any] | None = None,
     max_episode_steps: int | None = None,
+    env_id: str | None = None,
 ) -> Evidence:
     """Gather the evidence of a data set, of flat rows, or of a file.
 
     Raises:
         DatasetError: a file that cannot be read at all.
+        SpaceError: the actions are not shaped as the given space is.
     """
+
+    def named_by(source: Source) -> Source:
+        return source if env_id is None else replace(source, env_id=env_id)
+
     if isinstance(source, Rows):
-        return _from_rows(source, Source(), action_space, max_episode_steps)
+        return _from_rows(source, named_by(Source()), action_space, max_episode_steps)
     if isinstance(source, Dataset):
+        source = replace(source, source=named_by(source.source))
         return _from_dataset(source, action_space, max_episode_steps)
-    match format_of(source):
+    path = located(source)
+    match format_of(path):
         case "d4rl":
-            with open_rows(source) as (rows, origin, stated):
+            with open_rows(path) as (rows, origin, stated):
                 space = stated.get("action_space") if action_space is None else action_space
-                return _from_rows(rows, origin, space, max_episode_steps)
+                return _from_rows(rows, named_by(origin), space, max_episode_steps)
         case "npz":
-            with npz_arrays(source) as arrays:
+            with npz_arrays(path) as arrays:
                 if not ogbench_names(arrays):
-                    origin = Source("npz", str(source), env_id=Path(source).stem)
+                    origin = named_by(Source("npz", str(path), env_id=path.stem))
                     return _from_rows(npz_rows(arrays), origin, action_space, max_episode_steps)
-    dataset = open_dataset(source, check_finite=False)
-    return _from_dataset(dataset, action_space, max_episode_steps)
+    dataset = open_dataset(path, check_finite=False)
+    return _from_dataset(replace(dataset, source=named_by(dataset.source)), action_space, max_episode_steps)
 
 
 def _from_dataset(dataset: Dataset, action_space: Space[Any] | None, max_episode_steps: int | None) -> Evidence:
@@ -127,8 +139,9 @@ def _from_dataset(dataset: Dataset, action_space: Space[Any] | None, max_episode
         map_named("", dataset.store.observations, lambda _, values: values[steps + 1]),
         known,
     )
+    source = replace(dataset.source, assumed_action_space=dataset.source.assumed_action_space and action_space is None)
     space = dataset.action_space if action_space is None else action_space
-    return _gather(rows, dataset.source, space, max_episode_steps, bad)
+    return _gather(rows, source, space, max_episode_steps, bad)
 
 
 def _from_rows(rows: Rows, source: Source, action_space: Space[Any] | None, max_episode_steps: int | None) -> Evidence:
@@ -164,9 +177,7 @@ def _gather(
     known = ~nothing if rows.next_observation_known is None else rows.next_observation_known
     actions = np.asarray(rows.actions)
     numbers = _finite(actions.reshape(len(rows), -1))
-    if action_space is None:
-        kept = storage_dtype(actions.dtype, "actions")
-        action_space = acted_space(numbers.reshape(actions.shape) if kept.kind == "f" else actions.astype(kept))
+    action_space, whose_actions = _acted(actions, numbers, action_space, source)
     return Evidence(
         rows,
         names,
@@ -179,10 +190,30 @@ def _gather(
         nothing if rows.timeouts is None else rows.timeouts,
         jumps(rows) & known if has_next else nothing,
         action_space,
+        whose_actions,
         source,
         limit or source.max_episode_steps or _registered_limit(source.env_id) or time_limit_of(source.env_id),
         bad,
     )
+
+
+def _acted(actions: Array, numbers: FloatArray, space: Space[Any] | None, source: Source) -> tuple[Space[Any], str]:
+    """The action space, and in words whose it is where it is neither given nor the file's."""
+    kept = storage_dtype(actions.dtype, "actions")
+    if kept.kind == "f":
+        stored: Array = numbers if actions.ndim == 1 else numbers.reshape(actions.shape)
+    else:
+        stored = actions.astype(kept)
+        stored = stored[:, 0] if stored.shape[1:] == (1,) else stored
+    if source.assumed_action_space or space is None:
+        _, known = known_spaces(source.env_id, stored, stored)
+        if known is not None:
+            return known, f"{source.env_id}'s"
+        return (acted_space(stored) if space is None else space), "assumed"
+    if isinstance(space, spaces.Box | spaces.Discrete) and math.prod(space.shape) != numbers.shape[1]:
+        rule = f"must have the shape of the data's actions, {stored.shape[1:]}"
+        raise SpaceError("action_space", rule, bare(str(space)), "name the environment that the data were collected in")
+    return space, ""
 
 
 def _registered_limit(env_id: str | None) -> int | None:

@@ -174,15 +174,16 @@ def actions_out_of_bounds(evidence: Evidence) -> Iterator[Finding]:
         if not outside.any():
             return
         row, column = np.argwhere(outside)[0]
-        assumed = ", which is assumed" if evidence.source.assumed_action_space else ""
+        whose = f", which is {evidence.whose_actions}" if evidence.whose_actions else ""
         yield Finding(
             "actions_out_of_bounds",
             "warning",
             f"actions: {100 * outside.mean():.2g} % of the numbers, in {int(outside.any(axis=0).sum())} of "
             f"{actions.shape[1]} dimensions, first actions[{row}, {column}] = {actions[row, column]:.6g}; they reach "
             f"from {actions.min():.6g} to {actions.max():.6g}, the space from {low.min():.6g} to {high.max():.6g}"
-            f"{assumed}",
-            "give the environment's action space if it is another one; else clip the actions, as the environment did",
+            f"{whose}",
+            "if the data are from another environment, name it: `offline-eval data check --env ID`, in Python "
+            "`check(..., action_space=...)`; else clip the actions, as the environment did",
         )
     elif isinstance(space, spaces.Discrete):
         bad = np.flatnonzero((actions[:, 0] < space.start) | (actions[:, 0] >= space.start + space.n))
@@ -245,7 +246,8 @@ def bad_numbers(evidence: Evidence) -> Iterator[Finding]:
 
 def missing_episode_ends(evidence: Evidence) -> Iterator[Finding]:
     """Episode ends that nobody flags: steps are learned across resets, and returns run on."""
-    fix = "flag the last step of every episode in `timeouts` (truncated), or give `max_episode_steps` when opening"
+    fix = "flag the last step of every episode in `timeouts` (truncated)"
+    cut_by_limit = f"{fix}, or give the time limit when opening: `--max-episode-steps`, `max_episode_steps=`"
     seams = np.flatnonzero(evidence.seams & ~evidence.flagged)
     if len(seams):
         # Without any timeouts the readers here take these rows for ends; other people's do not.
@@ -255,12 +257,14 @@ def missing_episode_ends(evidence: Evidence) -> Iterator[Finding]:
         return
     if not evidence.flagged.any():
         where = f"none of {len(evidence.rewards)} rows is flagged as the end of an episode"
-        yield Finding("missing_episode_ends", "error", where, fix)
+        yield Finding("missing_episode_ends", "error", where, cut_by_limit)
         return
     limit, lengths = evidence.max_episode_steps, evidence.lengths
-    if limit is not None and not evidence.timeouts.any() and (lengths > limit).any():
-        where = f"{int((lengths > limit).sum())} trajectories are longer than the time limit of {limit} steps"
-        yield Finding("missing_episode_ends", "error", where, fix)
+    if limit is not None and (lengths > limit).any():
+        count = int((lengths > limit).sum())
+        where = f"{count} of {len(lengths)} trajectories are longer than the time limit of {limit} steps"
+        later = f"{fix}; if the episodes had a later limit, give that: `--max-episode-steps`, `max_episode_steps=`"
+        yield Finding("missing_episode_ends", "error", where, later)
         return
     # A length that nearly all cut trajectories share is a time limit, which none can exceed.
     cut = np.diff(np.flatnonzero(evidence.ends), prepend=-1)[evidence.timeouts[evidence.ends]]

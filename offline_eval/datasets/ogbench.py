@@ -38,7 +38,8 @@ def read_npz(
 
     It is OGBench's layout where there are `terminals` and neither rewards nor anything else that tells where episodes
     end. Otherwise it is flat rows: observations, actions, rewards, `terminals` or `terminated`, and optionally
-    `timeouts` or `truncated`, and next_observations.
+    `timeouts` or `truncated`, and next_observations. With `masks`, as OGBench's rows with rewards have them, a step
+    terminated where its mask is 0, and `terminals` are episode ends, cut where the mask is 1.
 
     Args:
         path: the file.
@@ -79,7 +80,24 @@ def npz_rows(arrays: Mapping[str, Array]) -> Rows:
             "next_observations": ("next_observations",),
         }.items()
     }
+    if "masks" in arrays:
+        optional |= _masked(arrays["masks"], optional["terminals"], optional["timeouts"])
     return Rows(arrays["observations"], arrays["actions"], arrays["rewards"], **optional)
+
+
+def _masked(masks: Array, terminals: Array | None, timeouts: Array | None) -> dict[str, Array]:
+    """OGBench's flags: a mask of 0 is a terminal state, `terminals` are ends of episodes, most by the time limit."""
+    masks = np.asarray(masks).reshape(-1)
+    if not np.isin(masks, (0, 1)).all():
+        raise DatasetError("masks", "must be 0 (terminated) or 1", masks[~np.isin(masks, (0, 1))][0])
+    ends = np.zeros(len(masks), bool)
+    for name, flags in {"terminals": terminals, "timeouts": timeouts}.items():
+        if flags is not None:
+            if np.size(flags) != len(masks):
+                raise DatasetError(name, f"must have one row a mask ({len(masks)})", np.shape(flags))
+            ends |= np.asarray(flags).reshape(-1).astype(bool)
+    terminated = masks == 0
+    return {"terminals": terminated} | ({"timeouts": ends & ~terminated} if ends.any() else {})
 
 
 def read_ogbench(

@@ -14,14 +14,17 @@ import h5py
 from gymnasium import Space
 
 from offline_eval.datasets.d4rl import read_d4rl, write_d4rl
-from offline_eval.datasets.minari import minari_folder, read_minari, write_minari
+from offline_eval.datasets.minari import METADATA_FILE, minari_folder, read_minari, write_minari
 from offline_eval.datasets.ogbench import read_npz
 from offline_eval.datasets.packed import INDEX, LargeToDisk, read_packed, write_packed
 from offline_eval.datasets.trajectories import Dataset
-from offline_eval.errors import DatasetError, InputError
+from offline_eval.errors import DatasetError, InputError, bare
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of arrays up to which a data set is read into memory; a larger one is memory-mapped."""
+
+_READING = 2
+"""Goes up when the same file gives another data set: what earlier versions left in the cache is not taken then."""
 
 READERS: dict[str, Callable[..., Dataset]] = {"d4rl": read_d4rl, "minari": read_minari, "npz": read_npz}
 """Readers by format: `reader(path, observation_space, action_space, max_episode_steps, place)`."""
@@ -42,13 +45,15 @@ def open_dataset(
 ) -> Dataset:
     """Open a data set of any known format: flat D4RL HDF5, a Minari folder or a log, .npz, a folder of `write_packed`.
 
-    A data set whose arrays are larger than `memory_limit` is read once, block by block, into a folder of .npy files
-    under `cache`, and is memory-mapped from there, then and the next time.
+    A folder that holds one log, as a run folder with its states does, stands for that log. A data set whose arrays are
+    larger than `memory_limit` is read once, block by block, into a folder of .npy files under `cache`, and is
+    memory-mapped from there, then and the next time.
 
     Args:
         path: a file or a folder.
         observation_space: an environment's; the data must fit it.
-        action_space: the same; it also says what a file without action bounds leaves open.
+        action_space: the same; it also says what a file without action bounds leaves open. Without it, such a file
+            has the bounds of the environment that it names where those are known (`Source.env_id`), else a guess.
         max_episode_steps: cuts episodes of a file that has neither timeouts nor next observations.
         memory_limit: in bytes.
         cache: the folder for large data sets; else `$OFFLINE_EVAL_CACHE`, else the user's cache folder.
@@ -60,14 +65,14 @@ def open_dataset(
         SpaceError: the data come from another environment.
         StorageError: the cache could not be written.
     """
-    path = Path(path)
+    path = located(path)
     kind = format_of(path)
     if kind == "packed":
         dataset = read_packed(path, memory_map=_size(path) > memory_limit)
         dataset = replace(dataset, source=replace(dataset.source, format=kind))
         dataset = dataset.for_spaces(observation_space, action_space)
         return dataset.check_finite() if check_finite else dataset
-    wanted = (_signature(path), str(observation_space), str(action_space), max_episode_steps, check_finite)
+    wanted = (_READING, _signature(path), str(observation_space), str(action_space), max_episode_steps, check_finite)
     folder = _cache_folder(cache) / hashlib.sha256(repr(wanted).encode()).hexdigest()[:32]
     if not (folder / INDEX).exists():
         with LargeToDisk(folder, memory_limit) as place:
@@ -91,6 +96,25 @@ def save_dataset(dataset: Dataset, path: str | os.PathLike[str], layout: str) ->
     if layout not in WRITERS:
         raise InputError("layout", f"must be one of {', '.join(sorted(WRITERS))}", layout)
     return WRITERS[layout](dataset, path)
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """The path itself, or the one log in a folder (`states` of a run folder included) that is no data set itself.
+
+    Raises:
+        DatasetError: the folder holds several logs.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path / INDEX).is_file() or minari_folder(path) is not None:
+        return path
+    found = sorted(
+        file.parent.parent for above in (path, path / "states") for file in above.glob(f"*/data/{METADATA_FILE}")
+    )
+    if len(found) > 1:
+        received = bare(f"{path} with {len(found)} of them")
+        way_out = f"name one: {', '.join(map(str, found[:8]))}{', ...' if len(found) > 8 else ''}"
+        raise DatasetError("path", "must hold one data set", received, way_out)
+    return found[0] if found else path
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,8 @@ class Source:
         env_id: the environment's id, or the data set's own name where the file has no id.
         max_episode_steps: the environment's time limit.
         reference_returns: the returns (minimum, maximum) that stand for 0 and 100 in a normalised score.
-        assumed_action_space: whether the action space is a guess (`data_spaces.acted_space`) and not from the file.
+        assumed_action_space: whether the file does not state the action space: it is that of the environment it names
+            (`known_spaces`), or a guess (`data_spaces.acted_space`).
         notes: what the reader had to decide, a sentence each.
     """
 

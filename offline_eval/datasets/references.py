@@ -74,7 +74,7 @@ def reference_of(source: Source) -> Reference | None:
     """The reference returns of a data set: its file's own, else D4RL's of the same task, else None."""
     if source.reference_returns is not None:
         return Reference(*source.reference_returns, origin="the data set's own metadata")
-    name = _matching(source.env_id, RETURNS)
+    name = matching(source.env_id, RETURNS)
     if name is None:
         return None
     return Reference(*RETURNS[name], origin=f"D4RL's for {name}, measured on D4RL's own version of the environment")
@@ -82,11 +82,11 @@ def reference_of(source: Source) -> Reference | None:
 
 def time_limit_of(env_id: str | None) -> int | None:
     """The time limit that belongs to a D4RL name; None where data sets do not keep to one, or the name is unknown."""
-    name = _matching(env_id, _TIME_LIMITS)
+    name = matching(env_id, _TIME_LIMITS)
     return None if name is None else _TIME_LIMITS[name]
 
 
-def _matching(env_id: str | None, table: Mapping[str, object]) -> str | None:
+def matching(env_id: str | None, table: Mapping[str, object]) -> str | None:
     """The longest key of a table that an id, without name spaces and case, begins with as whole words."""
     # "D4RL/door/human-v2" is the task door, "mujoco/halfcheetah/expert-v0" is halfcheetah, "AntMaze_UMaze-v5" antmaze.
     words = (env_id or "").lower().replace("_", "-").split("/")

@@ -44,6 +44,34 @@ class KeyNumber:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A line of a table with several numbers.
+
+    Attributes:
+        name: of the line.
+        readings: one number a column, with its interval.
+        meaning: in a few words; may be empty.
+    """
+
+    name: str
+    readings: Sequence[Reading]
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers behind figures.
+
+    Attributes:
+        columns: their heads, that of the names first.
+        rows: from the top.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[TableRow]
+
+
+@dataclass(frozen=True)
 class Section:
     """Figures on one question.
 
@@ -54,6 +82,7 @@ class Section:
         points: sentences, each on its own.
         commands: what a reader can type.
         numbers: a table of them.
+        table: beneath the figures.
     """
 
     title: str
@@ -62,11 +91,12 @@ class Section:
     points: Sequence[str] = ()
     commands: Sequence[str] = ()
     numbers: Sequence[KeyNumber] = ()
+    table: Table | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.figures or self.skipped or self.points or self.commands or self.numbers)
+        return not (self.figures or self.skipped or self.points or self.commands or self.numbers or self.table)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Line:
         low: (num_points,) lower ends of the intervals, -inf where unknown.
         high: (num_points,) upper ends.
         role: class of its colour.
+        dot: radius of the dot at each point; 0 for none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Line:
     low: Sequence[float]
     high: Sequence[float]
     role: str = "main"
+    dot: float = 0.0
 
     @classmethod
     def of(cls, name: str, curve: dict[str, Any], role: str = "main") -> Line:
@@ -94,7 +96,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Marker:
-    """A value marked on a histogram, with its name in the list above."""
+    """A value marked on a horizontal axis, with its name in the list above."""
 
     name: str
     reading: Reading
@@ -112,6 +114,8 @@ def curve_figure(
     reference: float | None = None,
     diagonal: bool = False,
     points: Sequence[tuple[float, float]] = (),
+    markers: Sequence[Marker] = (),
+    along: Iterable[float] = (),
 ) -> Element:
     """Curves with their bands.
 
@@ -125,15 +129,19 @@ def curve_figure(
         reference: a value of y where a line is drawn across.
         diagonal: whether to draw where y equals x.
         points: (x, y) of single values, drawn behind the curves.
+        markers: values of x where a line stands, named in the legend.
+        along: values of x that must be in sight, for figures that share an axis.
     """
     heights = [value for curve in lines for value in curve.y] + [value for _, value in points]
     # A band may be far wider than the curve: it is shown up to three times the curve's own span.
     span = (max(heights) - min(heights)) or max(map(abs, heights)) or 1.0
     reach = (min(heights) - 1.5 * span, max(heights) + 1.5 * span)
     bands = [min(max(end, reach[0]), reach[1]) for curve in lines for end in (*curve.low, *curve.high) if isfinite(end)]
-    places = [value for curve in lines for value in curve.x] + [value for value, _ in points]
+    places = [*(value for curve in lines for value in curve.x), *(value for value, _ in points), *along]
     fixed = [*include, *([] if reference is None else [reference])]
-    top = _TITLE + (_NAMES if len(lines) > 1 else 0.0)
+    names = [(curve.name, curve.role) for curve in lines] if len(lines) > 1 else []
+    names += [(marker.name, marker.role) for marker in markers]
+    top = _TITLE + (_NAMES if names else 0.0)
     bottom = top + _PLOT
     x = Scale.over(places, LEFT, RIGHT, margin=0.02)
     y = Scale.over([*heights, *bands], bottom, top, include=fixed)
@@ -145,12 +153,18 @@ def curve_figure(
     if reference is not None:
         marks.append(line(LEFT, y(reference), RIGHT, y(reference), "reference"))
     marks += [tag("circle", cx=x(place), cy=y(value), r=2.0, class_="dot plain") for place, value in points]
+    for marker in markers:
+        marks.append(line(x(marker.reading.value), top, x(marker.reading.value), bottom, f"stroke {marker.role}"))
     for curve in lines:
         marks += [_band(curve, run, x, y) for run in _known_bands(curve)]
     marks += [tag("polyline", points=_points(curve.x, curve.y, x, y), class_=f"stroke {curve.role}") for curve in lines]
-    if len(lines) > 1:
-        marks += legend([(curve.name, curve.role) for curve in lines], 14.0, 2.0)
-    return drawing(bottom + 38, title, description, marks)
+    marks += [
+        tag("circle", cx=x(place), cy=y(value), r=curve.dot, class_=f"mark {curve.role}")
+        for curve in lines
+        if curve.dot
+        for place, value in zip(curve.x, curve.y, strict=True)
+    ]
+    return drawing(bottom + 38, title, description, [*marks, *legend(names, 14.0, 2.0)])
 
 
 def histogram_figure(

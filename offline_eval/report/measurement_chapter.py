@@ -10,14 +10,12 @@ from offline_eval.report.critic_sections import q_bias, q_rank, regret
 from offline_eval.report.curves import Histogram, Line, Marker, curve_figure, histogram_figure
 from offline_eval.report.episode_chapters import return_numbers, returns_figure
 from offline_eval.report.figures import Row, bar, row_figure
-from offline_eval.report.measurement_parts import Part, Record, missing, skipped
+from offline_eval.report.measurement_parts import SET_ROLES, SETS, Part, Record, missing, skipped
 from offline_eval.report.reading import Reading, summary_reading
 from offline_eval.report.runs import RunResult
 from offline_eval.report.tables import number
 
 _OF_THE_CRITIC = ("q_rank", "q_bias", "regret")
-_SETS = {"train": "training", "validation": "validation", "evaluation": "evaluation"}
-_ROLES = {"train": "second", "validation": "plain", "evaluation": "main"}
 
 
 def measurement_chapter(run: RunResult) -> Chapter:
@@ -84,18 +82,18 @@ def _performance(record: Record, run: RunResult) -> Part:
 
 
 def _policy_error(record: Record, run: RunResult) -> Part:
-    measured = {name: record[name] for name in _SETS if not skipped(record[name])}
+    measured = {name: record[name] for name in SETS if not skipped(record[name])}
     readings = {name: Reading.of(part, "mse") for name, part in measured.items()}
-    rows = [Row(f"{_SETS[name]} states", reading, _ROLES[name]) for name, reading in readings.items()]
+    rows = [Row(f"{SETS[name]} states", reading, SET_ROLES[name]) for name, reading in readings.items()]
     words = "; ".join(f"{row.label} {row.reading.text()}" for row in rows)
     figures, numbers = [], []
     if rows:
         drawing = row_figure(rows, "Error on three sets of states", "mean squared error, scaled actions", draw=bar)
         caption = f"Oracle: {record['oracle']}. Bars begin at 0; the thin line is the 95 % interval."
         figures.append(Figure("Error on three sets of states", drawing, f"{words}.", caption))
-        lines = [Line.of(_SETS[name], part["curve"], _ROLES[name]) for name, part in measured.items()]
+        lines = [Line.of(SETS[name], part["curve"], SET_ROLES[name]) for name, part in measured.items()]
         figures.append(_over_time(lines, "Error over the time step", "mean squared error", include=[0.0]))
-        numbers = [KeyNumber(f"{_SETS[name]} MSE", reading, _set_meaning(name)) for name, reading in readings.items()]
+        numbers = [KeyNumber(f"{SETS[name]} MSE", reading, _set_meaning(name)) for name, reading in readings.items()]
     ratio = Reading.of(record.get("generalisation"))
     if ratio.known:
         numbers.append(KeyNumber("evaluation over training MSE", ratio, "1: it errs no more where it goes"))
@@ -103,7 +101,7 @@ def _policy_error(record: Record, run: RunResult) -> Part:
         _ratio_words(ratio),
         figures,
         numbers,
-        missing(record, {name: f"{words} error" for name, words in _SETS.items()}),
+        missing(record, {name: f"{words} error" for name, words in SETS.items()}),
     )
 
 

@@ -9,6 +9,12 @@ from offline_eval.report.content import Figure, KeyNumber
 
 Record = Mapping[str, Any]
 
+SETS = {"train": "training", "validation": "validation", "evaluation": "evaluation"}
+"""The sets of states that a policy's error is taken over, in words."""
+
+SET_ROLES = {"train": "second", "validation": "plain", "evaluation": "main"}
+"""Their colours."""
+
 Part = tuple[list[str], list[Figure], list[KeyNumber], list[str]]
 """Of a section: clauses for the sentence at the top, figures, key numbers, and what is missing with its reason."""
 

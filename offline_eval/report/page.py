@@ -6,22 +6,24 @@ It fetches nothing and runs nothing: a policy in its head forbids both, so that 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from offline_eval.errors import InputError, StorageError
-from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, sentence
+from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, Table, sentence
 from offline_eval.report.diagnosis_chapter import diagnosis_chapter
 from offline_eval.report.episode_chapters import comparison_chapter, evaluation_chapter, steering_chapter
 from offline_eval.report.markup import Node, render, tag
 from offline_eval.report.measurement_chapter import measurement_chapter
 from offline_eval.report.measurement_table import fewest
+from offline_eval.report.reading import Reading
 from offline_eval.report.runs import RunResult
 from offline_eval.report.side_by_side import overview
 from offline_eval.report.tables import MARK, interval, number
+from offline_eval.report.track_chapter import track_chapter
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LONGEST_LINE = 1500
@@ -82,6 +84,8 @@ def chapter_of(run: RunResult) -> Chapter:
     try:
         if "verdict" in result:
             return diagnosis_chapter(run)
+        if "checkpoints" in result:
+            return track_chapter(run)
         if "policy_error" in result:
             return measurement_chapter(run)
         if rows and "agent" in rows[0]:
@@ -93,7 +97,7 @@ def chapter_of(run: RunResult) -> Chapter:
     except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
         rule = f"must be what --json of this version writes; {type(error).__name__}: {error}"
         raise InputError("RUN", rule, run.name, "run the command again") from error
-    rule = "must be the object of `evaluate`, `steer`, `compare`, `measure` or `diagnose`"
+    rule = "must be the object of `evaluate`, `steer`, `compare`, `measure`, `track` or `diagnose`"
     raise InputError("RUN", rule, f"{run.name} with {', '.join(sorted(result)) or 'nothing in it'}")
 
 
@@ -139,10 +143,35 @@ def _table(numbers: Sequence[KeyNumber]) -> Element | None:
         for key in numbers
     ]
     columns = tag("tr", *(tag("th", words, scope="col") for words in ("", "value", "95 % interval")))
-    bounds = [key.reading.interval for key in numbers if key.reading.interval]
-    caveats = fewest(bound.caveat for bound in bounds if not bound.honest)
-    marks = [tag("p", f"{MARK} may cover less than 95 %: {caveat}", class_="caveat") for caveat in caveats]
+    marks = _marks(key.reading for key in numbers)
     return tag("div", tag("table", tag("thead", columns), tag("tbody", *rows)), *marks, class_="key")
+
+
+def _marks(readings: Iterable[Reading]) -> list[Element]:
+    """What the mark behind an interval means, once for each reason."""
+    bounds = [reading.interval for reading in readings if reading.interval]
+    caveats = fewest(bound.caveat for bound in bounds if not bound.honest)
+    return [tag("p", f"{MARK} may cover less than 95 %: {caveat}", class_="caveat") for caveat in caveats]
+
+
+def _wide_table(table: Table | None) -> Element | None:
+    """Numbers side by side, each above its interval."""
+    if table is None:
+        return None
+    columns = tag("tr", *(tag("th", words, scope="col") for words in table.columns))
+    rows = [
+        tag(
+            "tr",
+            tag("th", row.name, tag("small", row.meaning) if row.meaning else None, scope="row"),
+            *(
+                tag("td", number(reading.value), tag("small", interval(reading.interval)) if reading.interval else None)
+                for reading in row.readings
+            ),
+        )
+        for row in table.rows
+    ]
+    marks = _marks(reading for row in table.rows for reading in row.readings)
+    return tag("div", tag("table", tag("thead", columns), tag("tbody", *rows)), *marks, class_="wide")
 
 
 def _body(chapter: Chapter) -> list[Node]:
@@ -156,7 +185,8 @@ def _section(part: Section) -> Element:
     figures = tag("div", *map(_figure, part.figures), class_="figures") if part.figures else None
     points = tag("ul", *(tag("li", _together(words)) for words in part.points)) if part.points else None
     typed = [tag("pre", tag("code", command)) for command in part.commands]
-    return tag("section", tag("h3", part.title), points, *typed, _table(part.numbers), figures, *missing)
+    tables = _table(part.numbers), _wide_table(part.table)
+    return tag("section", tag("h3", part.title), points, *typed, tables[0], figures, tables[1], *missing)
 
 
 def _figure(figure: Figure) -> Element:

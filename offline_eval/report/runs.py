@@ -20,7 +20,7 @@ class RunResult:
 
     Attributes:
         name: what a reader calls it: the folder's name.
-        result: the object of `--json` of `evaluate`, `steer`, `compare`, `measure` or `diagnose`.
+        result: the object of `--json` of `evaluate`, `steer`, `compare`, `measure`, `track` or `diagnose`.
         manifest: how it was made; {} where nothing is known but the result.
     """
 
@@ -79,7 +79,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[RunResult]:
 
 def _read_json(file: Path, asked: Path) -> dict[str, Any]:
     if not file.is_file():
-        way_out = "`evaluate`, `steer`, `compare`, `measure` and `diagnose` make one with --out"
+        way_out = "`evaluate`, `steer`, `compare`, `measure`, `track` and `diagnose` make one with --out"
         raise InputError("RUN", "must be a run folder, or a file that --json wrote", str(asked), way_out)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
