@@ -182,16 +182,15 @@ def actions_out_of_bounds(evidence: Evidence) -> Iterator[Finding]:
             f"{actions.shape[1]} dimensions, first actions[{row}, {column}] = {actions[row, column]:.6g}; they reach "
             f"from {actions.min():.6g} to {actions.max():.6g}, the space from {low.min():.6g} to {high.max():.6g}"
             f"{whose}",
-            "if the data are from another environment, name it: `offline-eval data check --env ID`, in Python "
-            "`check(..., action_space=...)`; else clip the actions, as the environment did",
+            "if the data are from another environment, name it: `--env ID`, in Python `action_space=`; "
+            "else clip the actions, as the environment did",
         )
     elif isinstance(space, spaces.Discrete):
         bad = np.flatnonzero((actions[:, 0] < space.start) | (actions[:, 0] >= space.start + space.n))
         if len(bad):
             where = f"actions: {len(bad)} rows are not in {space}, first actions[{bad[0]}] = {actions[bad[0], 0]:.6g}"
-            yield Finding(
-                "actions_out_of_bounds", "error", where, "use the environment that the data were collected in"
-            )
+            fix = "name the environment that the data were collected in: `--env ID`, in Python `action_space=`"
+            yield Finding("actions_out_of_bounds", "error", where, fix)
 
 
 def constant_dimension(evidence: Evidence) -> Iterator[Finding]:
