@@ -35,9 +35,7 @@ def check_dataset(argument: str, dataset: object) -> None:
         way_out = f"open_dataset({os.fspath(dataset)!r}) opens a file"
     elif isinstance(dataset, ReplayBuffer):
         way_out = "from_replay_buffer(buffer) makes one of it"
-    raise InputError(
-        argument, "must be a Dataset of offline_eval.datasets", bare(f"a {type(dataset).__name__}"), way_out
-    )
+    raise InputError(argument, "must be a Dataset of this package", bare(f"a {type(dataset).__name__}"), way_out)
 
 
 class Fitting:

@@ -111,14 +111,14 @@ class Recipe:
             self.extraction.check_actor(self.actor)
 
 
-_KINDS_OF_PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+_KINDS_OF_PARTS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("value", (ValueRule, NoneType), "Implicit(), for example; recipe_of(name) gives a recipe by its name"),
     ("extraction", (Extraction, NoneType), "AWR(), for example; recipe_of(name) gives a recipe by its name"),
     ("actor", (ActorRule,), "Deterministic(), for example"),
     ("penalties", (tuple,), "(), for example"),
     ("observations", (ObservationTransform,), "Raw(), for example"),
     ("rewards", (RewardTransform,), "Raw(), for example"),
-    ("actor_schedule", (Callable,), "Constant(), for example"),  # type: ignore[arg-type]  # an ABC to isinstance
+    ("actor_schedule", (Callable,), "Constant(), for example"),
 )
 
 
@@ -198,9 +198,10 @@ def recipe_of(choice: str | Recipe) -> Recipe:
     """
     if isinstance(choice, Recipe):
         return choice
-    if isinstance(choice, str) and choice in RECIPES:
-        return RECIPES[choice]()
-    close = get_close_matches(str(choice).lower(), RECIPES, n=3, cutoff=0.4)
+    name = str(choice)
+    if name in RECIPES:
+        return RECIPES[name]()
+    close = get_close_matches(name.lower(), RECIPES, n=3, cutoff=0.4)
     raise InputError(
         "recipe",
         "must be a Recipe or the name of one",

@@ -87,7 +87,7 @@ def write_algorithm(
         StorageError: it cannot be written. The former file is kept, where there was one.
     """
     zipped, extra = io.BytesIO(), io.BytesIO()
-    text = json.dumps({"format": _FORMAT, **words}).encode()
+    text = json.dumps({"format": _FORMAT, **words}, default=_plain).encode()
     np.savez(extra, allow_pickle=False, **{_TEXT: np.frombuffer(text, np.uint8), **arrays})
     save_to_zip_file(zipped, data=dict(td3_data), params=dict(states), pytorch_variables={})
     with zipfile.ZipFile(zipped, mode="a") as archive:
@@ -147,6 +147,13 @@ def read_algorithm(path: str | os.PathLike[str] | io.BufferedIOBase, device: th.
             "upgrade offline-eval",
         )
     return SavedAlgorithm(words, arrays, states)
+
+
+def _plain(value: object) -> Any:
+    """A NumPy number, which a word of the constructor may be, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def _tensors(content: bytes, device: th.device) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -37,7 +37,15 @@ from offline_eval.policies.extraction import (
 )
 from offline_eval.policies.learner import Learner, policy_parts, total_loss, trained, value_parts
 from offline_eval.policies.networks import LayerNormReLU, Networks, scalar
-from offline_eval.policies.recipes import RECIPES, Recipe, recipe_from_json, recipe_of, recipe_to_json, set_field
+from offline_eval.policies.recipes import (
+    PARTS,
+    RECIPES,
+    Recipe,
+    recipe_from_json,
+    recipe_of,
+    recipe_to_json,
+    set_field,
+)
 from offline_eval.policies.step import Step
 from offline_eval.policies.values import (
     ActorCritic,
@@ -544,7 +552,23 @@ def test_a_user_rule_is_ten_lines_and_works_with_an_extraction():
         recipe_from_json(recipe_to_json(at_hand.recipe))
 
 
+def test_no_number_of_a_recipe_may_be_nan_or_text():
+    numbers = [
+        (part, f.name) for part in PARTS.values() if part is not Recipe
+        for f in fields(part) if isinstance(f.default, int | float) and not isinstance(f.default, bool)
+    ]  # fmt: skip
+    assert len(numbers) == 17
+    for part, name in numbers:
+        for value in (math.nan, "0.5", None):
+            with pytest.raises(InputError, match=f"`{name}` must "):
+                part(**{name: value})
+
+
 def test_an_unknown_recipe_names_the_closest():
+    with pytest.raises(InputError, match="did you mean iql"):
+        recipe_of("IQL")
+    with pytest.raises(InputError, match="must be a Recipe or the name of one"):
+        recipe_of(["iql"])
     with pytest.raises(InputError, match="iql_ddpg_bc"):
         recipe_of("iql-ddpg-bc")
     with pytest.raises(InputError, match="there are bc, awr, iql"):
@@ -576,19 +600,25 @@ def test_set_field_refuses_what_is_not_there(path, value, message):
     ("make", "message"),
     [
         (lambda: Implicit(expectile=1.5), "`expectile` must lie between 0 and 1.*Received 1.5"),
-        (lambda: AWR(inverse_temperature=-1.0), "`inverse_temperature` must be >= 0"),
-        (lambda: AWR(max_weight=0.0), "`max_weight` must be > 0"),
-        (lambda: DDPGBC(bc_coef=-0.1), "`bc_coef` must be >= 0"),
-        (lambda: TD3BC(q_coef=-0.1), "`q_coef` must be >= 0"),
-        (lambda: ActorCritic(target_policy_noise=-0.1), "`target_policy_noise` must be >= 0"),
-        (lambda: BestOfN(0), "`num_samples` must be >= 1"),
-        (lambda: FixedGaussian(0.0), "`std` must be > 0"),
+        (lambda: AWR(inverse_temperature=-1.0), "`inverse_temperature` must be a finite number >= 0"),
+        (lambda: AWR(max_weight=0.0), "`max_weight` must be a finite number > 0"),
+        (lambda: DDPGBC(bc_coef=-0.1), "`bc_coef` must be a finite number >= 0"),
+        (lambda: TD3BC(q_coef=-0.1), "`q_coef` must be a finite number >= 0"),
+        (lambda: ActorCritic(target_policy_noise=-0.1), "`target_policy_noise` must be a finite number >= 0"),
+        (lambda: BestOfN(0), "`num_samples` must be a whole number >= 1"),
+        (lambda: FixedGaussian(0.0), "`std` must be a finite number > 0"),
         (lambda: Gaussian(2.0, -5.0), "`log_std_min` must be < log_std_max"),
         (lambda: Recipe(None, AWR()), "`value` must be a value rule"),
         (lambda: Recipe(None, None), "`value` must be a value rule"),
         (lambda: Recipe(ActorCritic(), None), "`extraction` must be given"),
         (lambda: Recipe(Implicit(), BestOfN(8)), "`actor` must be stochastic"),
-        (lambda: Recipe(Implicit(), BC(), policy_delay=0), "`policy_delay` must be >= 1"),
+        (lambda: Recipe(Implicit(), BC(), policy_delay=0), "`policy_delay` must be a whole number >= 1"),
+        (lambda: Implicit("0.9"), "`expectile` must lie between 0 and 1.*Received '0.9'"),
+        (lambda: Recipe("iql", "awr"), "`value` must be an instance of ValueRule. Received 'iql': .*recipe_of"),
+        (lambda: Recipe(Implicit(), AWR), "`extraction` must be an instance of Extraction"),
+        (lambda: Recipe(Implicit(), AWR(), actor="gaussian"), "`actor` must be an instance of ActorRule"),
+        (lambda: Recipe(Implicit(), AWR(), rewards=10.0), "`rewards` must be an instance of RewardTransform"),
+        (lambda: Recipe(Implicit(), AWR(), policy_delay=1.5), "`policy_delay` must be a whole number"),
         (lambda: Point(th.zeros(1, 1)).log_prob(th.zeros(1, 1)), "must be stochastic to have a density"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from offline_data import STANDARDIZED, algorithm, assert_same, numbers, pendulum_data, states
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from offline_eval.datasets.arrays import from_arrays, from_trajectories
 from offline_eval.errors import DatasetError, InputError, NonFiniteLoss, SpaceError
+from offline_eval.policies import load_sb3
 from offline_eval.policies.actors import Gaussian, StateGaussian, TanhGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.extraction import AWR, BC, DDPGBC, BestOfN
@@ -197,7 +199,7 @@ def test_several_policies_from_one_value(dataset):
         (lambda m, d: m("iql").extract(d, 3), "call fit_value first"),
         (lambda m, d: m("fqe").extract(d, 3), "must have an extraction"),
         (lambda m, d: m("fqe").fit(d, 3), r"FittedQ\(policy=agent\)"),
-        (lambda m, d: m("iql").fit(d, 0), "`gradient_steps` must be >= 1"),
+        (lambda m, d: m("iql").fit(d, 0), "`gradient_steps` must be a whole number >= 1"),
         (lambda m, d: m("iql").save("nowhere"), "call fit first"),
         (lambda m, d: m("iql").learn(3), "`env` must be given to learn online"),
         (lambda m, d: m("iql", "Pendulum-v1").learn(3), "must have seen a data set"),
@@ -403,17 +405,72 @@ def test_discrete_actions_in_the_data_are_refused_in_fit():
         ({"env": "Pendulm-v1"}, "did you mean Pendulum-v1"),
         ({"gamma": 1.5}, "`gamma` must lie between 0 and 1"),
         ({"tau": 0.0}, "`tau` must be above 0"),
-        ({"batch_size": 0}, "`batch_size` must be >= 1"),
-        ({"learning_rate": -1.0}, "`learning_rate` must be > 0"),
+        ({"gamma": None}, "`gamma` must lie between 0 and 1.*Received None"),
+        ({"tau": float("nan")}, "`tau` must be above 0"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number >= 1"),
+        ({"batch_size": 1.5}, "`batch_size` must be a whole number >= 1"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be a finite number > 0"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be a finite number > 0"),
+        ({"learning_rate": "1e-3"}, "`learning_rate` must be a finite number > 0. Received '1e-3'"),
+        ({"buffer_size": 0}, "`buffer_size` must be a whole number >= 1"),
+        ({"learning_starts": -1}, "`learning_starts` must be a whole number >= 0"),
+        ({"gradient_steps": -2}, "`gradient_steps` must be a whole number >= -1"),
+        ({"seed": -1}, "`seed` must be a whole number >= 0"),
+        ({"seed": 2**32}, "`seed` must be at most 4294967295"),
         ({"policy_kwargs": {"net_arch": [8], "use_sde": True}}, "must be some of net_arch, .*Received 'use_sde'"),
-        ({"policy_kwargs": {"n_critics": 0}}, "`n_critics` must be >= 1"),
+        ({"policy_kwargs": {"n_critics": 0}}, "`n_critics` must be a whole number >= 1"),
         ({"policy_kwargs": {"net_arch": {"pi": [8], "qf": []}}}, "`net_arch` must have a hidden layer"),
+        ({"policy_kwargs": {"net_arch": {"pi": [8]}}}, "`net_arch` must have a hidden layer"),
+        ({"policy_kwargs": {"net_arch": [16.5]}}, "`net_arch` must be a whole number >= 1. Received 16.5"),
+        ({"policy_kwargs": {"activation_fn": th.nn.PReLU}}, "`activation_fn` must be .* without parameters"),
+        ({"policy_kwargs": {"activation_fn": th.relu}}, "`activation_fn` must be the class of an activation"),
+        ({"policy_kwargs": {"activation_fn": th.nn.MultiheadAttention}}, "`activation_fn` must be the class"),
         ({"policy_kwargs": {"optimizer_kwargs": {"amsgrad": True}}}, "must be some of betas, eps, weight_decay"),
     ],
 )
 def test_words_out_of_range_are_refused_in_the_constructor(words, message):
     with pytest.raises(InputError, match=message):
         algorithm(**words)
+
+
+@pytest.mark.parametrize("device", ["bla", "meta", None])
+def test_a_device_that_is_not_there_is_refused(dataset, device, tmp_path):
+    algorithm("bc").fit(dataset, 1).save(tmp_path / "model.zip")
+    for opened in (
+        lambda: OfflineAlgorithm("iql", device=device),
+        lambda: OfflineAlgorithm.load(tmp_path / "model.zip", device=device),
+        lambda: load_sb3(tmp_path / "model.zip", dataset, device),
+    ):
+        with pytest.raises(InputError, match=r"`device` must be a device that torch has here.*take auto, cpu or cuda"):
+            opened()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, d: m.fit("x.hdf5", 3), r"`dataset` must be a Dataset .*Received a str: open_dataset\('x.hdf5'\)"),
+        (lambda m, d: m.fit_value(ReplayBuffer(8, FLAT, FLAT), 3), r"Received a ReplayBuffer: from_replay_buffer"),
+        (lambda m, d: m.fit(d, 3, validation="x.hdf5"), r"`validation` must be a Dataset"),
+        (lambda m, d: m.fill_buffer(None), "`dataset` must be a Dataset .*Received a NoneType: from_arrays"),
+        (lambda m, d: m.fit(d, 3, log_interval=0), "`log_interval` must be a whole number >= 1"),
+        (lambda m, d: m.fit(d, 3.5), "`gradient_steps` must be a whole number >= 1"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_with_how_to_make_one(dataset, call, message):
+    model = algorithm()
+    with pytest.raises(InputError, match=message):
+        call(model, dataset)
+    assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize("shape", [(320, 3), (320,)])
+def test_fitted_q_refuses_a_policy_whose_actions_do_not_fit_the_data(dataset, shape):
+    class Wrong:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.zeros(shape, np.float32), None
+
+    with pytest.raises(InputError, match=r"`policy` must give actions of shape \(320, 1\) for 320 observations"):
+        algorithm(Recipe(FittedQ(Wrong()), None)).fit(dataset, 3)
 
 
 def test_data_of_another_environment_are_refused(dataset):

@@ -202,6 +202,10 @@ def refused(capsys, *arguments):
         ("bc", ["--validation", "1"], ["--validation", "1.0"]),
         ("bc", ["--net-arch", "8,x"], ["--net-arch", "'x'"]),
         ("bc", ["--learning-rate", "-1"], ["learning_rate", "-1.0"]),
+        ("bc", ["--learning-rate", "nan"], ["learning_rate", "finite", "nan"]),
+        ("bc", ["--device", "foo"], ["device", "'foo'", "auto, cpu or cuda"]),
+        ("iql_ddpg_bc", ["--set", "extraction.bc_coef=nan"], ["bc_coef", "finite", "nan"]),
+        ("IQL", [], ["'IQL'", "did you mean iql"]),
         ("bc", ["--env", "MountainCarContinuous-v0"], ["observations", "use the environment"]),
         ("bc", ["--env", "Pendulam-v1"], ["Pendulam-v1"]),
     ],
@@ -291,6 +295,8 @@ def test_critic_refuses_in_one_line(capsys, data_file, sac_file, tmp_path):
     base = ["critic", sac_file, "--dataset", data_file, "--gradient-steps", 4, *SMALL[:-2]]
     assert "must not exist yet" in refused(capsys, *base, "--out", data_file)
     assert "gamma" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--gamma", 2)
+    assert "learning_rate" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--learning-rate", "nan")
+    assert "'foo'" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--device", "foo")
     other = rows(observation_space=spaces.Box(-1, 1, (3,)), action_space=spaces.Box(-1, 1, (1,)))
     path = save_dataset(other, tmp_path / "other.hdf5", "d4rl")
     base[3] = path
