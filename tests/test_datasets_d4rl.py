@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -214,6 +215,46 @@ def test_data_of_another_environment_are_refused(tmp_path):
         open_dataset(path, observation_space=spaces.Box(-1, 1, (3,)))
     with pytest.raises(SpaceError, match="must hold actions of"):
         open_dataset(path, action_space=spaces.Box(-1, 1, (2,)))
+
+
+def test_the_spaces_are_those_of_the_environment_that_the_file_names(tmp_path):
+    arrays = rows()
+    arrays["observations"] = np.zeros((12, 3), np.float32)
+    arrays["actions"][0] = 2.0  # one of twelve: [-1, 1] would be assumed, and it would count as 1
+    path = write(tmp_path / "a.hdf5", **arrays)
+    assert open_dataset(path).action_space == spaces.Box(-1, 1, (1,))
+    with h5py.File(path, "a") as file:
+        file.attrs["env_id"] = "Pendulum-v1"
+    dataset, env = open_dataset(path), gymnasium.make("Pendulum-v1")
+    assert (dataset.observation_space, dataset.action_space) == (env.observation_space, env.action_space)
+    assert dataset.for_spaces(action_space=spaces.Box(-3, 3, (1,))).action_space.high == 3  # an environment itself wins
+    for layout in ("d4rl", "minari", "packed"):
+        assert open_dataset(save_dataset(dataset, tmp_path / layout, layout)).action_space == env.action_space
+    two = write(tmp_path / "b.hdf5", **arrays | {"actions": np.repeat(arrays["actions"], 2, axis=1)})
+    with h5py.File(two, "a") as file:
+        file.attrs["env_id"] = "Pendulum-v1"
+    assert open_dataset(two).action_space == spaces.Box(-1, 1, (2,))  # not Pendulum's actions: a wrapper changed them
+
+
+def test_training_without_an_environment_uses_the_box_of_the_one_that_the_file_names(tmp_path):
+    policies = pytest.importorskip("offline_eval.policies")
+    arrays = rows()
+    arrays["actions"][0] = 2.0
+    arrays["observations"] = np.zeros((12, 3), np.float32)
+    path = write(tmp_path / "Pendulum-v1.hdf5", **arrays)
+    model = policies.OfflineAlgorithm("bc", batch_size=4, policy_kwargs={"net_arch": [4]}, seed=0, device="cpu")
+    assert model.fit(open_dataset(path), 1).action_space.high == 2
+
+
+def test_dict_observations_in_a_flat_file_are_named_as_what_they_are(tmp_path):
+    arrays = rows()
+    del arrays["observations"]
+    path = write(tmp_path / "a.hdf5", **arrays)
+    with h5py.File(path, "a") as file:
+        file["observations/near"] = np.zeros((12, 2))
+    with pytest.raises(DatasetError, match=r"observations: near: dict observations are not read.*Minari") as caught:
+        open_dataset(path)
+    assert "not found" not in str(caught.value)
 
 
 def test_what_cannot_be_written(tmp_path):

@@ -1,5 +1,6 @@
 """Each fault is found when planted, alone, and not found when not planted."""
 
+import importlib.util
 from pathlib import Path
 
 import gymnasium
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from offline_eval.datasets import evidence
+from offline_eval.datasets import evidence, known_spaces
 from offline_eval.datasets.alignment import reward_lag
 from offline_eval.datasets.arrays import Rows, from_arrays, from_trajectories
 from offline_eval.datasets.doctor import CODES, check, has_errors
 from offline_eval.datasets.duplicates import duplicated_tail
-from offline_eval.datasets.opening import save_dataset
-from offline_eval.errors import DatasetError
+from offline_eval.datasets.opening import open_dataset, save_dataset
+from offline_eval.errors import DatasetError, SpaceError
 
 DOOR = Path(__file__).resolve().parents[2] / "shared" / "data" / "demonstrations" / "door-human.hdf5"
 STEPS = 60
@@ -346,6 +347,77 @@ def test_actions_outside_of_their_box(tmp_path, rows):
     assert check(written(tmp_path, rows, action_space=box)) == ()
 
 
+def seldom_beyond_one(_, generator):
+    """Nine of ten actions lie in [-1, 1], which looks like the box; the others are the environment's largest."""
+    return generator.choice([-2.0, 2.0, *generator.uniform(-1, 1, 18)], 1).astype(np.float32)
+
+
+def test_the_box_is_that_of_the_environment_which_the_file_names(tmp_path):
+    arrays = play(gymnasium.make("Pendulum-v1"), 6, seldom_beyond_one)
+    assert codes(check(written(tmp_path, arrays))) == ["actions_out_of_bounds"]  # nobody says which environment
+    path = written(tmp_path, arrays, env_id="Pendulum-v1")
+    assert check(path) == ()
+    assert check(written(tmp_path, arrays).rename(tmp_path / "Pendulum-v1.hdf5")) == ()
+    archive = tmp_path / "Pendulum-v1.npz"
+    np.savez(archive, **arrays)
+    assert check(archive) == ()
+    arrays["actions"][70, 0] = 9.0
+    finding = only(check(written(tmp_path, arrays, env_id="Pendulum-v1")), "actions_out_of_bounds", "warning")
+    assert "actions[70, 0] = 9" in finding.where
+    assert "from -2 to 2, which is Pendulum-v1's" in finding.where
+    assert "--env ID" in finding.fix
+
+
+def test_an_id_given_wins_over_the_one_in_the_file(tmp_path):
+    path = written(tmp_path, play(gymnasium.make("Pendulum-v1"), 6, seldom_beyond_one), env_id="HalfCheetah-v5")
+    assert codes(check(path)) == ["actions_out_of_bounds"]
+    assert check(path, env_id="Pendulum-v1") == ()
+    assert check(open_dataset(path), env_id="Pendulum-v1") == ()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "size"), [("HalfCheetah-v5", 1.0), ("halfcheetah-medium-v2", 1.0), ("Humanoid-v4", 0.4)]
+)
+def test_boxes_of_mujoco_are_known_without_mujoco(tmp_path, monkeypatch, env_id, size):
+    monkeypatch.setattr(gymnasium, "make", None)
+    generator = np.random.default_rng(0)
+    arrays = {
+        "observations": generator.standard_normal((2000, 5)).astype(np.float32),
+        "actions": generator.uniform(-size, size, (2000, 3)).astype(np.float32),
+        "rewards": generator.standard_normal(2000),
+        "terminals": np.zeros(2000, bool),
+        "timeouts": np.arange(2000) % 1000 == 999,
+    }
+    assert check(written(tmp_path, arrays, env_id=env_id)) == ()
+    assert check(written(tmp_path, arrays).rename(tmp_path / f"{env_id}.hdf5")) == ()
+    arrays["actions"] *= 1.5
+    only(check(written(tmp_path, arrays, env_id=env_id)), "actions_out_of_bounds", "warning")
+    only(check(written(tmp_path, arrays).rename(tmp_path / f"{env_id}.hdf5")), "actions_out_of_bounds", "warning")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="MuJoCo is not installed")
+def test_the_table_of_boxes_is_mujocos_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log where it stands
+    for name in known_spaces._MUJOCO:
+        space = gymnasium.make(f"{name}-v5").action_space
+        rows = np.zeros((2, *space.shape), np.float32)
+        assert known_spaces.known_spaces(f"{name}-v5", rows, rows)[1] == space
+
+
+@pytest.mark.parametrize("env_id", ["NoSuch-v0", "no_such_module:Pendulum-v1", "LunarLanderContinuous-v3", "Opened-v0"])
+def test_a_name_that_says_nothing_is_no_failure(tmp_path, rows, env_id, monkeypatch):
+    def opened():
+        raise AssertionError("environments of other packages are not made")
+
+    monkeypatch.setitem(gymnasium.registry, "Opened-v0", gymnasium.envs.registration.EnvSpec("Opened-v0", opened))
+    assert check(written(tmp_path, rows, env_id=env_id)) == ()
+
+
+def test_a_space_that_the_actions_do_not_have_the_shape_of_is_refused(tmp_path, rows):
+    with pytest.raises(SpaceError, match=r"`action_space` must have the shape of the data's actions, \(1,\).*\(3,\)"):
+        check(written(tmp_path, rows), action_space=spaces.Box(-1, 1, (3,)))
+
+
 def test_actions_that_a_discrete_space_lacks():
     clean = ending_after([20, 31, 45])
     moves = np.random.default_rng(0).integers(0, 4, len(clean))
@@ -437,6 +509,18 @@ def test_timeouts_that_nobody_flagged_among_terminals(tmp_path):
     assert check(path) == ()  # nobody knows the limit
     only(check(path, max_episode_steps=1000), "missing_episode_ends", "error")
     only(check(path.rename(tmp_path / "hopper-medium-v0.hdf5")), "missing_episode_ends", "error")  # 1000 steps
+
+
+@pytest.mark.parametrize("missing", [2, 5])
+def test_ends_that_are_missing_where_the_limit_is_known(tmp_path, missing):
+    arrays = play(gymnasium.make("Pendulum-v1"), 10, lambda _, g: g.uniform(-2, 2, 1).astype(np.float32))
+    del arrays["next_observations"]
+    assert check(written(tmp_path, arrays, env_id="Pendulum-v1")) == ()
+    arrays["timeouts"][np.flatnonzero(arrays["timeouts"])[: 2 * missing : 2]] = False
+    finding = only(check(written(tmp_path, arrays, env_id="Pendulum-v1")), "missing_episode_ends", "error")
+    assert f"{missing} of {10 - missing} trajectories are longer than the time limit of 200 steps" in finding.where
+    assert "--max-episode-steps" in finding.fix
+    assert check(written(tmp_path, arrays, env_id="Pendulum-v1", max_episode_steps=400)) == ()  # the file knows better
 
 
 def test_several_faults_are_several_findings(tmp_path, rows):
