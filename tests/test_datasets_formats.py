@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_trajectories
+from offline_eval.datasets.doctor import check
 from offline_eval.datasets.log import ShardWriter
 from offline_eval.datasets.minari import read_minari, write_minari
 from offline_eval.datasets.opening import open_dataset, save_dataset
@@ -146,6 +147,24 @@ def test_logs_open_in_the_order_of_their_plan_and_ahead_of_their_index(tmp_path)
     assert dataset.action_space == BOX
 
 
+def test_a_folder_stands_for_the_one_log_in_it(tmp_path):
+    save_dataset(from_trajectories(parts(), action_space=BOX), tmp_path / "run" / "states" / "plain", "minari")
+    inner = open_dataset(tmp_path / "run" / "states" / "plain")
+    for above in (tmp_path / "run", tmp_path / "run" / "states"):
+        dataset = open_dataset(above)
+        assert dataset.fingerprint == inner.fingerprint
+        assert dataset.source.path == str(tmp_path / "run" / "states" / "plain")
+        assert check(above) == check(inner)
+    save_dataset(from_trajectories(parts(), action_space=BOX), tmp_path / "run" / "states" / "opex", "minari")
+    for above in (tmp_path / "run", tmp_path / "run" / "states"):
+        with pytest.raises(DatasetError, match=r"must hold one data set.*2 of them: name one: .*opex, .*plain"):
+            open_dataset(above)
+        with pytest.raises(DatasetError, match="must hold one data set"):
+            check(above)
+    with pytest.raises(DatasetError, match="must be a data set"):
+        open_dataset(tmp_path)
+
+
 def test_what_minari_folders_can_have_wrong(tmp_path):
     data = write_minari(from_trajectories(parts()), tmp_path / "a") / "data"
     metadata = json.loads((data / "metadata.json").read_text())
@@ -230,6 +249,30 @@ def test_flat_archives_under_either_names(tmp_path):
     assert one.terminated.tolist() == [False, True, False, False]
     np.savez(tmp_path / "c.npz", observations=np.zeros((4, 2)), truncated=ends)
     with pytest.raises(DatasetError, match="actions, rewards not found"):
+        open_dataset(tmp_path / "c.npz")
+
+
+def test_masks_say_what_terminated_and_terminals_where_episodes_end(tmp_path):
+    observations = np.arange(6, dtype=np.float64)[:, None]
+    arrays = {
+        "observations": observations,
+        "next_observations": observations + 0.5,
+        "actions": np.zeros((6, 1)),
+        "rewards": np.ones(6),
+        "terminals": np.array([0.0, 0, 1, 0, 0, 1]),
+    }
+    np.savez(tmp_path / "a.npz", **arrays, masks=np.ones(6, np.float32))
+    dataset = open_dataset(tmp_path / "a.npz")
+    assert dataset.lengths.tolist() == [3, 3]
+    assert not dataset.terminated.any()
+    assert dataset.truncated.tolist() == [False, False, True] * 2
+    assert dataset.transitions().next_observations[:, 0].tolist() == [1, 2, 2.5, 4, 5, 5.5]
+    np.savez(tmp_path / "b.npz", **arrays, masks=np.float32([1, 1, 1, 1, 1, 0]))
+    dataset = open_dataset(tmp_path / "b.npz")
+    assert dataset.terminated.tolist() == [False] * 5 + [True]
+    assert dataset.truncated.tolist() == [False, False, True, False, False, False]
+    np.savez(tmp_path / "c.npz", **arrays, masks=np.full(6, 0.5))
+    with pytest.raises(DatasetError, match=r"`masks` must be 0 \(terminated\) or 1. Received .*0\.5"):
         open_dataset(tmp_path / "c.npz")
 
 

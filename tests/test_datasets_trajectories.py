@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_arrays, from_trajectories
+from offline_eval.datasets.doctor import check
 from offline_eval.datasets.packed import read_packed, write_packed
 from offline_eval.datasets.sharing import shared
 from offline_eval.errors import DatasetError, InputError, SpaceError
@@ -290,6 +291,26 @@ def test_what_is_no_data_set_is_refused():
 def test_a_validation_fraction_lies_between_zero_and_one(fraction):
     with pytest.raises(InputError, match="validation_fraction"):
         counting([3, 4]).split(fraction, 0)
+
+
+def test_numbers_in_one_column_are_a_box_of_one_dimension():
+    generator = np.random.default_rng(0)
+    column, ends = generator.uniform(-1, 1, 6), np.arange(6) % 3 == 2
+    flat = from_arrays(column, column, column, ends, None, column + 1)
+    wide = from_arrays(column[:, None], column[:, None], column, ends, None, column[:, None] + 1)
+    assert flat.fingerprint == wide.fingerprint
+    assert (flat.observation_space.shape, flat.action_space.shape) == ((1,), (1,))
+    assert check(flat) == check(wide)
+    index = from_arrays(column, np.arange(6), column, ends)
+    assert index.action_space == spaces.Discrete(6)  # an index a row stays one
+
+
+def test_a_trajectory_names_what_it_lacks():
+    part = {"observations": np.zeros((3, 1)), "actions": np.zeros((2, 1)), "rewards": np.zeros(2)}
+    with pytest.raises(
+        InputError, match=r"`trajectories` must have .*Received one with .*: add terminated and truncat"
+    ):
+        from_trajectories([part])
 
 
 def test_one_episode_cannot_be_split():
