@@ -64,10 +64,40 @@ def test_convert_keeps_the_trajectories(capsys, flat, tmp_path):
     assert open_dataset(tmp_path / "minari").returns == pytest.approx(open_dataset(path).returns)
 
 
+@pytest.mark.parametrize(("layout", "name"), [("d4rl", "out.hdf5"), ("minari", "out"), ("packed", "out")])
+def test_convert_overwrites_nothing(capsys, flat, tmp_path, layout, name):
+    convert = ["data", "convert", flat(), "--layout", layout, "--out", str(tmp_path / name)]
+    assert main(convert) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(convert) == 2
+    assert "`--out` must not exist yet" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_environment_given_says_which_actions_there_are(capsys, flat, tmp_path):
+    actions = np.random.default_rng(1).uniform(-1, 1, size=(100, 1)).astype(np.float32)
+    actions[::20] = 2.0
+    path = flat(actions=actions)
+    assert main(["data", "check", path, "--json"]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["code"] == "actions_out_of_bounds"
+    assert "--env ID" in finding["fix"]
+    assert main(["data", "check", path, "--env", "Pendulum-v1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"findings": []}
+    assert main(["data", "describe", path, "--env", "Pendulum-v1"]) == 0
+    assert "Pendulum-v1" in capsys.readouterr().out
+    out = tmp_path / "out.hdf5"
+    assert main(["data", "convert", path, "--env", "Pendulum-v1", "--out", str(out)]) == 0
+    assert open_dataset(out).action_space.high == 2
+    assert open_dataset(out).source.env_id == "Pendulum-v1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["describe", "nowhere.hdf5"], "`path` must exist"),
+        (["check", "DATA", "--env", "Pendulumm-v1"], "`--env` must be the id of a registered environment"),
+        (["check", "DATA", "--env", "Pendulum-v1"], "must have the shape of the data's actions"),
         (["convert", "DATA", "--out", "x", "--layout", "csv"], "`--layout` must be one of d4rl, minari, packed"),
     ],
 )
