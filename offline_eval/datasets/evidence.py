@@ -210,7 +210,7 @@ def _acted(actions: Array, numbers: FloatArray, space: Space[Any] | None, source
         if known is not None:
             return known, f"{source.env_id}'s"
         return (acted_space(stored) if space is None else space), "assumed"
-    if isinstance(space, spaces.Box | spaces.Discrete) and math.prod(space.shape) != numbers.shape[1]:
+    if isinstance(space, spaces.Box | spaces.Discrete) and math.prod(space.shape or ()) != numbers.shape[1]:
         rule = f"must have the shape of the data's actions, {stored.shape[1:]}"
         raise SpaceError("action_space", rule, bare(str(space)), "name the environment that the data were collected in")
     return space, ""

@@ -155,7 +155,8 @@ def open_store(folder: Path, memory_map: bool = True) -> Store:
     keys = _index(folder)["keys"]
 
     def load(name: str, mapped: bool = memory_map) -> Any:
-        # Copy on write: nobody's writing reaches the file or another process, and torch takes it without a warning.
+        # Copy on write: nobody's writing reaches the file or another process. Mode "r" would say the
+        # same more plainly, but `torch.as_tensor`, which shares these pages, warns of arrays that are not writable.
         try:
             return np.load(folder / f"{_file_name(name)}.npy", mmap_mode="c" if mapped else None, allow_pickle=False)
         except (OSError, ValueError) as error:
