@@ -40,11 +40,15 @@ def weaken(model: Any, strength: float, seed: int = 0) -> Any:
         return Normalized(weaken(model.model, strength, seed), model.statistics)
     if not isinstance(model, BaseAlgorithm):
         raise InputError("model", "must be an SB3 algorithm", bare(type(model).__name__), "`load_sb3` opens one")
-    weak = copy.copy(model)
-    # A deep copy refuses what gSDE keeps, tensors in the middle of a graph; a pickle of our own takes them.
-    weak.policy = cloudpickle.loads(cloudpickle.dumps(model.policy))
-    if hasattr(weak, "_create_aliases"):  # SB3 keeps `actor` and `critic` of the policy at hand
-        weak._create_aliases()
+    trains_elsewhere = hasattr(model, "learner")  # an OfflineAlgorithm: its policy shows weights that lie there
+    if trains_elsewhere:
+        weak: Any = copy.deepcopy(model)
+    else:
+        weak = copy.copy(model)
+        # A deep copy refuses what gSDE keeps, tensors in the middle of a graph; a pickle of our own takes them.
+        weak.policy = cloudpickle.loads(cloudpickle.dumps(model.policy))
+        if hasattr(weak, "_create_aliases"):  # SB3 keeps `actor` and `critic` of the policy at hand
+            weak._create_aliases()
     generator = np.random.default_rng([_STREAM, seed])
     with th.no_grad():
         for name, parameter in _actor(weak.policy):
@@ -52,6 +56,8 @@ def weaken(model: Any, strength: float, seed: int = 0) -> Any:
                 continue
             noise = th.as_tensor(generator.standard_normal(tuple(parameter.shape), np.float32), device=parameter.device)
             parameter.add_(strength * parameter.square().mean().sqrt() * noise)
+    if trains_elsewhere:
+        weak.set_parameters({"policy": weak.policy.state_dict()}, exact_match=False)
     return weak
 
 

@@ -93,12 +93,29 @@ def test_a_copy_shares_the_data_and_may_be_made_while_the_run_goes_on(dataset):
     assert copy.deepcopy(model)._dataset is model._dataset
 
 
-def test_a_copy_of_a_weakened_model_is_as_weak(dataset):
-    model = algorithm("td3_bc").fit(dataset, 20)
+@pytest.mark.parametrize("env", [None, "Pendulum-v1"])
+def test_a_weakened_model_is_a_copy_that_learns_by_itself(dataset, env):
+    model = algorithm("td3_bc", env).fit(dataset, 20)
+    weights, strong = numbers(model), model.predict(states())[0]
     weak = weaken(model, 0.5)
     actions, _ = weak.predict(states())
-    assert np.abs(actions - model.predict(states())[0]).max() > 1e-3
+    assert np.abs(actions - strong).max() > 1e-3
     np.testing.assert_array_equal(copy.deepcopy(weak).predict(states())[0], actions)
+    # So small a step changes nothing but what it begins from: the weak weights, in the standardised layer, too.
+    weak.fit(dataset.select([0]), 2)
+    np.testing.assert_allclose(weak.predict(states())[0], actions, atol=0.05)
+    assert np.abs(weak.predict(states())[0] - actions).max() > 0
+    np.testing.assert_array_equal(model.predict(states())[0], strong)
+    assert_same(numbers(model), weights)
+
+
+def test_a_copy_of_a_model_whose_policy_was_replaced_keeps_that_policy(dataset):
+    model = algorithm().fit(dataset, 3)
+    model.policy = pickled(model.policy)
+    with th.no_grad():
+        model.policy.actor.mu[0].weight.mul_(3.0)
+    actions, _ = model.predict(states(), deterministic=True)
+    np.testing.assert_array_equal(copy.deepcopy(model).predict(states(), deterministic=True)[0], actions)
 
 
 # ------------------------------------------------------------------------------------------------ environments
