@@ -8,7 +8,7 @@ hands back a fresh one. Neither are `qpos` and `qvel` alone: MuJoCo's solver sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -106,6 +106,27 @@ def restore(env: Any, state: Mapping[str, Array], elapsed_steps: int | None = No
     simulator.write(_as_row(simulator.layout, state))
     if elapsed_steps is not None:
         _set_elapsed_steps(env, elapsed_steps)
+
+
+def reseed(env: Any, seed: Sequence[int]) -> None:
+    """Give new random numbers to every NumPy generator that an environment and its wrappers hold.
+
+    Args:
+        env: its `np_random` is among them.
+        seed: whole numbers >= 0.
+    """
+    env.unwrapped.np_random = np.random.default_rng(seed)
+    number = 0
+    while True:
+        for name, part in sorted(vars(env).items()):
+            number += 1
+            if isinstance(part, np.random.Generator) and part is not env.unwrapped.np_random:
+                setattr(env, name, np.random.default_rng([*seed, number]))
+            elif isinstance(part, np.random.RandomState):
+                setattr(env, name, np.random.RandomState(np.random.default_rng([*seed, number]).integers(2**32)))
+        if not isinstance(env, Wrapper):
+            return
+        env = env.env
 
 
 def _as_row(layout: Layout, state: Mapping[str, Array]) -> Array:

@@ -48,6 +48,15 @@ class Simulated(LinearQuadratic):
         return following, following.astype(np.float32), rewards, np.zeros(len(rewards), dtype=bool)
 
 
+class Noisy(LinearQuadratic):
+    """The same with noise from the environment's own generator, as Gymnasium's environments draw it."""
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        self.state = self.state + 0.05 * self.np_random.normal(size=2)
+        return self._observation(), *rest
+
+
 class Opaque(LinearQuadratic):
     """The same without a state that can be set."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from environments import Counter
 from gymnasium import spaces
-from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Opaque, Simulated, exact_q, limited
+from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Noisy, Opaque, Simulated, exact_q, limited
 
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.datasets.records import Trajectory
@@ -91,6 +91,14 @@ def test_a_critic_that_likes_what_the_policy_does_wrong(data):
     assert found.verdict.bottleneck == "value"
     assert found.verdict.shares["value"].estimate > 0.2
     assert found.verdict.shares["extraction"].estimate == 0.0
+
+
+def test_noise_of_the_environments_own_generator_is_no_obstacle(data):
+    found = diagnose(Linear(), limited(Noisy), data, critic=critic(), plan=PLAN)
+    assert found.verdict.bottleneck in ("none", "unknown")
+    assert found.verdict.shares["value"].estimate < 0.05
+    found = diagnose(Linear(offset=1.0), limited(Noisy), data, critic=critic(likes_the_offset), plan=PLAN)
+    assert found.verdict.bottleneck == "value"
 
 
 def test_a_policy_that_does_not_do_what_its_critic_knows(data):

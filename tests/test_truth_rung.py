@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
-from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Opaque, Simulated, limited
+from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Noisy, Opaque, Simulated, limited
 
 from offline_eval.datasets.log import open_log
 from offline_eval.episodes import EpisodePlan, evaluate
@@ -29,6 +29,32 @@ class Lying(Simulated):
     def simulate(self, states, actions):
         following, *rest = super().simulate(states, actions)
         return following + 0.01, (following + 0.01).astype(np.float32), *rest[1:]
+
+
+class Forgetful(Noisy):
+    """Pushed by a wind that its state does not hold."""
+
+    def reset(self, *, seed=None, options=None):
+        self.wind = 0.0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.wind += 0.01
+        self.state = self.state + self.wind
+        return super().step(action)
+
+
+class OwnGenerator(LinearQuadratic):
+    """Draws from a generator of its own."""
+
+    def reset(self, *, seed=None, options=None):
+        self.random = np.random.default_rng(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        self.state = self.state + 0.05 * self.random.normal(size=2)
+        return self._observation(), *rest
 
 
 class Lottery(gym.Env):
@@ -99,7 +125,7 @@ def played(policy, kind, folder, guided=True, steps=STEPS, start=0, plan=PLAN):
         return returns, play.returns(base, starts, steps, proposal=candidates)
 
 
-@pytest.mark.parametrize("kind", [LinearQuadratic, Simulated])
+@pytest.mark.parametrize("kind", [LinearQuadratic, Simulated, Noisy, OwnGenerator])
 def test_without_truth_it_repeats_the_policy(kind, tmp_path):
     returns, again = played(Linear(), kind, tmp_path, guided=False)
     assert again == pytest.approx(returns, rel=1e-5)
@@ -119,6 +145,40 @@ def test_the_truth_finds_what_a_poor_policy_misses(kind, tmp_path):
     # It sees 10 steps ahead among 7 candidates: most of the gap, and no more than there is.
     assert (guided > returns).all()
     assert 0.5 < (guided - returns).sum() / (best - returns).sum() < 1.1
+
+
+@pytest.mark.parametrize("kind", [Noisy, OwnGenerator])
+def test_noise_of_a_generator_is_common_to_all_plays_and_unknown_to_the_truth(kind, tmp_path):
+    env = limited(kind)
+    _, episodes = logged(Linear(), env, tmp_path)
+    base = Base(Linear(), None, kind.observation_space, kind.action_space)
+    starts = [Start(episode, 20) for episode in episodes]
+    with closing(WorldMaker(env, episodes)) as maker:
+        first, second = maker(2), maker(2)
+        where = np.arange(2)
+        for worlds in (first, second):
+            worlds.begin(where, episodes[:2], [20, 20])
+        still = np.zeros((2, 1), np.float32)
+        one, same = first.step(where, still), second.step(where, still)
+        assert np.array_equal(one.observations, same.observations)
+        # Copies of equal seeds share what is drawn next, copies of different ones do not, and none has the original's.
+        second.copy(first, where, np.zeros(2, int), np.array([5, 5]))
+        alike = second.step(where, still).observations
+        second.copy(first, where, np.zeros(2, int), np.array([5, 6]))
+        apart = second.step(where, still).observations
+        original = first.step(where[:1], still[:1]).observations
+        assert np.array_equal(alike[0], alike[1])
+        assert np.array_equal(alike[0], apart[0])
+        assert not np.allclose(apart[0], apart[1])
+        assert not np.allclose(alike[0], original[0])
+        play = TruthPlay(maker, kind.action_space, GAMMA, PLAN, seed=0)
+        assert np.array_equal(play.returns(base, starts, 10), play.returns(base, starts, 10))
+
+
+def test_what_is_neither_state_nor_seed_is_refused(tmp_path):
+    _, episodes = logged(Linear(), limited(Forgetful), tmp_path)
+    with pytest.raises(InputError, match="the logged observation again"):
+        WorldMaker(limited(Forgetful), episodes)
 
 
 def test_copies_and_arrays_agree(tmp_path):

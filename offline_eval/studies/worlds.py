@@ -10,13 +10,15 @@ environment that change nothing in it::
 other environment is stepped copy by copy.
 
 A copy must not know the future that will be played. Where the state holds what the noise of later steps comes from,
-`with_future` puts something else there, the same for equal seeds (n,); where steps draw from `np_random`, it is seeded.
+`with_future` puts something else there, the same for equal seeds (n,); where steps draw from `np_random`, or any other
+NumPy generator that the environment holds, that is seeded.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -27,11 +29,13 @@ from offline_eval.batching import take
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.restoring import return_to
 from offline_eval.errors import InputError, bare
-from offline_eval.simulator import SimulatorState, read_state, restore
+from offline_eval.simulator import SimulatorState, read_state, reseed, restore
 from offline_eval.studies.truth import Brancher, check_restorable, without_time_limit
 from offline_eval.types import Array, Observations
 
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+_STEPS_COMPARED = 50
+_FUTURE_STREAM = 0xF07
 
 
 class Stepped(NamedTuple):
@@ -106,14 +110,19 @@ class SimulatedWorlds(Worlds):
 class SteppedWorlds(Worlds):
     """Copies that are environments of their own."""
 
-    def __init__(self, envs: list[gym.Env[Any, Any]], give_back: Callable[[list[gym.Env[Any, Any]]], None]) -> None:
-        self.num, self._envs, self._give_back = len(envs), envs, give_back
+    def __init__(
+        self,
+        envs: list[gym.Env[Any, Any]],
+        bring: Callable[[Any, LoggedEpisode, int], None],
+        give_back: Callable[[list[gym.Env[Any, Any]]], None],
+    ) -> None:
+        self.num, self._envs, self._bring, self._give_back = len(envs), envs, bring, give_back
         self._origins: list[tuple[int | None, Any] | None] = [None] * self.num
 
     def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
         """Put copies to where logged episodes stood before a step."""
         for row, episode, step in zip(rows, episodes, steps, strict=True):
-            return_to(self._envs[row], episode, step)
+            self._bring(self._envs[row], episode, step)
             self._origins[row] = (episode.seed, episode.options)
 
     def copy(self, source: Worlds, mine: Array, theirs: Array, seeds: Array) -> None:
@@ -134,7 +143,7 @@ class SteppedWorlds(Worlds):
             one = {name: np.asarray(part)[None] for name, part in state.items()}
             other_future = with_future(self._envs[row], one, np.array([seed]))
             restore(self._envs[row], {name: part[0] for name, part in other_future.items()})
-            self._envs[row].unwrapped.np_random = np.random.default_rng(int(seed))
+            reseed(self._envs[row], [int(seed)])
 
     def step(self, rows: Array, actions: Array) -> Stepped:
         """Step some copies."""
@@ -163,6 +172,7 @@ class WorldMaker:
     def __init__(self, make: Callable[[], gym.Env[Any, Any]], episodes: Sequence[LoggedEpisode]) -> None:
         self._make = make
         self._spare: list[gym.Env[Any, Any]] = []
+        self._bring: Callable[[Any, LoggedEpisode, int], None] = return_to
         env = make()
         self.time_limit = _time_limit(env)
         self.can_simulate = _can_simulate(env)
@@ -173,7 +183,12 @@ class WorldMaker:
         else:
             env.close()
             with Brancher(make, episodes) as brancher:
-                check_restorable(brancher)
+                try:
+                    check_restorable(brancher)
+                except InputError:
+                    if not _repeats_with_equal_numbers(make, episodes[0]):
+                        raise
+                    self._bring = _put_to
 
     def __call__(self, num: int) -> Worlds:
         """So many copies; environments that were given back are used again."""
@@ -182,7 +197,7 @@ class WorldMaker:
         while len(self._spare) < num:
             self._spare.append(without_time_limit(self._make()))
         taken, self._spare = self._spare[:num], self._spare[num:]
-        return SteppedWorlds(taken, self._spare_again)
+        return SteppedWorlds(taken, self._bring, self._spare_again)
 
     def _spare_again(self, envs: list[gym.Env[Any, Any]]) -> None:
         self._spare += envs
@@ -192,6 +207,40 @@ class WorldMaker:
         for env in self._spare:
             env.close()
         self._spare = []
+
+
+def _put_to(env: Any, episode: LoggedEpisode, step: int) -> None:
+    """Put an environment whose steps draw random numbers into a logged state; at step 0 before the logged future."""
+    env.reset(seed=episode.seed, options=None if episode.options is None else dict(episode.options))
+    if step > 0 or episode.seed is None:
+        restore(env, episode.state(step), elapsed_steps=step)
+        reseed(env, [_FUTURE_STREAM, episode.seed or 0, step])
+
+
+def _repeats_with_equal_numbers(make: Callable[[], gym.Env[Any, Any]], episode: LoggedEpisode) -> bool:
+    """Whether all that steps draw comes from generators that can be seeded, and all else is in the state.
+
+    An episode is played again from its seed, and another environment is put into its middle; from there on both take
+    the same steps with equal generators.
+    """
+    if not episode.states or episode.seed is None:
+        return False
+    middle = len(episode) // 2
+    with closing(without_time_limit(make())) as played, closing(without_time_limit(make())) as restored:
+        played.reset(seed=episode.seed, options=None if episode.options is None else dict(episode.options))
+        for step in range(middle):
+            observation, reward, *_ = played.step(episode.actions[step])
+            logged: Any = take(episode.observations, np.array([step + 1]))
+            if reward != episode.rewards[step] or not np.array_equal(observation, logged[0]):
+                return False
+        _put_to(restored, episode, middle)
+        for env in (played, restored):
+            reseed(env, [_FUTURE_STREAM])
+        for step in range(middle, min(middle + _STEPS_COMPARED, len(episode))):
+            one, other = (env.step(episode.actions[step]) for env in (played, restored))
+            if one[1] != other[1] or not np.array_equal(one[0], other[0]):
+                return False
+    return True
 
 
 def simulate(env: Any, states: Mapping[str, Array], actions: Array) -> tuple[dict[str, Array], Array, Array, Array]:
