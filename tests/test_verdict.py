@@ -38,7 +38,7 @@ from offline_eval.studies.ladder_arithmetic import (
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
 from offline_eval.studies.reading import Finding, Reading, Thresholds, finding, read, share_outside
 from offline_eval.studies.verdict import decide, shares_of, verdict_of
-from offline_eval.studies.verdict_words import Asked
+from offline_eval.studies.verdict_words import Asked, recommendation_for_unknown
 
 NUM = 20
 THRESHOLDS = Thresholds()
@@ -257,7 +257,17 @@ def test_wide_intervals_cannot_tell():
     verdict = decide(read(replace(found, rungs=(*found.rungs[:-1], wild)), THRESHOLDS), THRESHOLDS)
     assert verdict.bottleneck == "unknown"
     assert verdict.needs.startswith("about ")
-    assert verdict.needs.endswith(" more episodes")
+    assert verdict.needs.endswith(" more episodes with the truth")
+    command = recommendation_for_unknown(verdict.needs, verdict.lacks, verdict.wanted, found, Asked()).command
+    assert f"--truth-starts {verdict.wanted} --episodes {verdict.wanted}" in command
+    assert verdict.needs == f"about {verdict.wanted - NUM} more episodes with the truth"
+
+
+def test_what_no_command_gives_has_none():
+    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
+    assert recommendation_for_unknown("another environment", "", 0, found, Asked()).command == ""
+    assert "--oracle" in recommendation_for_unknown("an oracle", "oracle", 0, found, Asked()).command
+    assert f"--episodes {2 * NUM}" in recommendation_for_unknown("more episodes", "episodes", 0, found, Asked()).command
 
 
 def test_no_truth_and_no_gain_cannot_tell():

@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rollouts", type=int, metavar="N", help="of every candidate that the truth tries (default: 2)"
     )
     parser.add_argument(
+        "--truth-starts", type=int, metavar="N",
+        help="from which the truth is sought (default: 50, with --quick 20; 10 where a rung by Q goes before it)",
+    )  # fmt: skip
+    parser.add_argument(
         "--extract", type=int, metavar="STEPS",
         help="extract DDPG+BC and AWR from the same critic, in so many gradient steps each; 0 for not (default: 2000, "
         "with --quick 0)",
@@ -65,6 +69,7 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
         ("step_limit", 1),
         ("extract", 0),
         ("rollouts", 1),
+        ("truth_starts", 2),
     ):
         if getattr(arguments, name) is not None:
             check_at_least(lowest, getattr(arguments, name), f"--{name.replace('_', '-')}")
@@ -83,9 +88,12 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
         if getattr(arguments, name) is not None
     }
     plan = DiagnosisPlan.quick(**words) if arguments.quick else DiagnosisPlan(**words)
-    if arguments.rollouts is None:
-        return plan
-    return replace(plan, truth=replace(plan.truth, num_rollouts=arguments.rollouts))
+    truth: dict[str, int] = {}
+    if arguments.rollouts is not None:
+        truth |= {"num_rollouts": arguments.rollouts}
+    if arguments.truth_starts is not None:
+        truth |= {"num_starts": arguments.truth_starts, "num_steered": arguments.truth_starts}
+    return replace(plan, truth=replace(plan.truth, **truth))
 
 
 class _InFolder:

@@ -127,6 +127,7 @@ class Reading:
         oracle: gain of the oracle over the policy; None without one.
         has_critic: whether any rung was played by Q.
         is_flat: whether the rungs differ by no more than chance.
+        truth_unit: what the truth was played on: "episode", or "segment" of one.
     """
 
     by_q: Finding
@@ -142,6 +143,7 @@ class Reading:
     oracle: Finding | None
     has_critic: bool
     is_flat: bool
+    truth_unit: str = "episode"
 
 
 def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
@@ -183,6 +185,7 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         outside_gain=outside_gain,
         regret_ratio=_ratio(ladder.regret_edge, ladder.regret_outside),
         remaining=remaining,
+        truth_unit="episode" if truth is None else truth.unit,
         control=_of(control, unit, thresholds.gain),
         oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
         has_critic=BEST_OF_N in ladder,

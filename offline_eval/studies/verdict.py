@@ -15,12 +15,19 @@ from offline_eval.studies.diagnosis_records import (
     UNKNOWN,
     VALUE,
     Ladder,
+    Recommendation,
     Share,
     Verdict,
 )
 from offline_eval.studies.measurement_records import Measurement
 from offline_eval.studies.reading import Finding, Reading, Thresholds, read
-from offline_eval.studies.verdict_words import Asked, evidence_of, recommendation_for, sentence_of
+from offline_eval.studies.verdict_words import (
+    Asked,
+    evidence_of,
+    recommendation_for,
+    recommendation_for_unknown,
+    sentence_of,
+)
 
 _REGRET = "by how much decisions are worse outside is known without an interval"
 
@@ -34,12 +41,16 @@ class Decision:
         reason: the rule that decided.
         needs: what an "unknown" lacks.
         worth: of the bottleneck, in units of the range; 0 where there is none.
+        lacks: what a command can give: "episodes", "starts" of the truth, "rollouts", "oracle"; "" where none can.
+        wanted: how many of them in all; 0 where nobody knows.
     """
 
     bottleneck: str
     reason: str
     needs: str = ""
     worth: float = 0.0
+    lacks: str = ""
+    wanted: int = 0
 
 
 def decide(reading: Reading, thresholds: Thresholds) -> Decision:
@@ -93,14 +104,19 @@ def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
 def _healthy_or_unknown(reading: Reading, left: Finding, thresholds: Thresholds) -> Decision:
     if left.high < -thresholds.misled:
         return Decision(
-            UNKNOWN, "what the truth's rollouts chose did harm: they are too few or too short", "more rollouts"
+            UNKNOWN,
+            "what the truth's rollouts chose did harm: they are too few or too short",
+            "more rollouts",
+            lacks="rollouts",
         )
     if left.is_gain and left.estimate > thresholds.doubtful:
-        return Decision(UNKNOWN, "the truth gains a little, and that is a lower bound", "more rollouts")
+        reason = "the truth gains a little, and that is a lower bound"
+        return Decision(UNKNOWN, reason, "more rollouts", lacks="rollouts")
     if max(reading.by_q.high, left.high) < thresholds.healthy:
         return Decision(NONE, "neither Q nor the truth gains anything that matters")
-    wider = max((reading.by_q, left), key=lambda found: found.high)
-    return Decision(UNKNOWN, "the intervals are too wide", _more(wider))
+    if left.high > reading.by_q.high:
+        return _too_wide(left, "starts", f"{reading.truth_unit}s with the truth")
+    return _too_wide(reading.by_q, "episodes", "episodes")
 
 
 def _without_truth(reading: Reading, thresholds: Thresholds) -> Decision:
@@ -110,20 +126,22 @@ def _without_truth(reading: Reading, thresholds: Thresholds) -> Decision:
             return Decision(VALUE, "the oracle earns more, and no rung by Q finds it", worth=oracle.estimate)
         if max(oracle.high, by_q.high) < thresholds.healthy:
             return Decision(NONE, "neither Q nor the oracle gains anything that matters")
-        return Decision(UNKNOWN, "the intervals are too wide", _more(max(oracle, by_q, key=lambda found: found.high)))
+        return _too_wide(max(by_q, oracle, key=lambda found: found.high), "episodes", "episodes")
     if control.is_gain and control.estimate > thresholds.gain:
         return Decision(VALUE, "the data's own actions do better, and no rung by Q finds them", worth=control.estimate)
     return Decision(
         UNKNOWN,
         "no rung by Q gains anything: the policy is sound, or the critic is wrong",
         "a restorable simulator (`get_state` and `set_state`) or an oracle (`--oracle`)",
+        lacks="oracle",
     )
 
 
-def _more(found: Finding) -> str:
-    if found.required_n is None or found.required_n <= found.n:
-        return "more episodes"
-    return f"about {found.required_n - found.n} more episodes"
+def _too_wide(found: Finding, lacks: str, words: str) -> Decision:
+    reason, wanted = "the intervals are too wide", found.required_n or 0
+    if wanted <= found.n:
+        return Decision(UNKNOWN, reason, f"more {words}", lacks=lacks)
+    return Decision(UNKNOWN, reason, f"about {wanted - found.n} more {words}", lacks=lacks, wanted=wanted)
 
 
 def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
@@ -140,6 +158,12 @@ def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
         extraction = _part(gain, 1.0 - part.estimate, 1.0 - part.ci95.high, 1.0 - part.ci95.low)
         generalisation = _part(gain, part.estimate, part.ci95.low, part.ci95.high)
     return dict(zip(BOTTLENECKS, (value, extraction, generalisation), strict=True))
+
+
+def _recommendation(decision: Decision, ladder: Ladder, asked: Asked) -> Recommendation:
+    if decision.bottleneck == UNKNOWN:
+        return recommendation_for_unknown(decision.needs, decision.lacks, decision.wanted, ladder, asked)
+    return recommendation_for(decision.bottleneck, ladder, asked)
 
 
 def _part(gain: Share, part: float, low: float, high: float) -> Share:
@@ -169,7 +193,7 @@ def verdict_of(
         bottleneck=decision.bottleneck,
         shares=shares_of(reading, thresholds),
         evidence=evidence_of(ladder, reading, measurement),
-        recommendation=recommendation_for(decision.bottleneck, decision.needs, ladder, reading, asked),
+        recommendation=_recommendation(decision, ladder, asked),
         sentence=sentence_of(
             decision.bottleneck, decision.reason, decision.needs, decision.worth, ladder, reading, thresholds
         ),

@@ -158,10 +158,9 @@ def _beside(measurement: Measurement) -> list[str]:
     return sentences
 
 
-def recommendation_for(bottleneck: str, needs: str, ladder: Ladder, reading: Reading, asked: Asked) -> Recommendation:
+def recommendation_for(bottleneck: str, ladder: Ladder, asked: Asked) -> Recommendation:
     """One thing to do next, and the command that does it."""
     train = ("train", "iql_ddpg_bc", "--dataset", asked.dataset)
-    again = ("diagnose", asked.agent, "--env", asked.env, "--dataset", asked.dataset)
     if bottleneck == VALUE:
         if (ladder.share_outside or 0.0) > _MUCH_OUTSIDE:
             return Recommendation(
@@ -187,15 +186,23 @@ def recommendation_for(bottleneck: str, needs: str, ladder: Ladder, reading: Rea
                 "collect", asked.agent, "--env", asked.env, "--steps", "100000", "--noise", "0.1,0.5", "--out", "wider"
             ),
         )
-    if bottleneck == NONE:
-        return Recommendation("Leave the agent as it is; what else could be had lies beyond these candidates and data.")
-    found = reading.remaining if reading.remaining is not None else reading.by_q
-    wanted = max(found.required_n or 0, ladder[POLICY].summary.n) if found.n else 0
-    if "episodes" in needs and wanted > ladder[POLICY].summary.n:
-        return Recommendation(f"Play {needs}.", asked.command(*again, "--episodes", str(wanted)))
-    if "rollouts" in needs:
+    return Recommendation("Leave the agent as it is; what else could be had lies beyond these candidates and data.")
+
+
+def recommendation_for_unknown(needs: str, lacks: str, wanted: int, ladder: Ladder, asked: Asked) -> Recommendation:
+    """What would tell, and the command that gets it; none where no command does."""
+    again = ("diagnose", asked.agent, "--env", asked.env, "--dataset", asked.dataset)
+    played = ladder[POLICY].summary.n
+    if lacks == "episodes":
+        return Recommendation(f"Play {needs}.", asked.command(*again, "--episodes", str(wanted or 2 * played)))
+    if lacks == "starts":
+        tried = 0 if (truth := ladder.get(TRUTH)) is None else len(truth.returns)
+        starts = wanted or 2 * tried
+        more = ("--episodes", str(starts)) if starts > played else ()
+        return Recommendation(f"Play {needs}.", asked.command(*again, "--truth-starts", str(starts), *more))
+    if lacks == "rollouts":
         return Recommendation(f"Give the truth {needs}.", asked.command(*again, "--rollouts", "8"))
-    return Recommendation(f"Get {needs}.", asked.command(*again, "--oracle", "ORACLE"))
+    return Recommendation(f"Get {needs}.", asked.command(*again, "--oracle", "ORACLE") if lacks == "oracle" else "")
 
 
 def _steering(ladder: Ladder, asked: Asked) -> Recommendation:
