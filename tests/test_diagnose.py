@@ -101,6 +101,25 @@ def test_noise_of_the_environments_own_generator_is_no_obstacle(data):
     assert found.verdict.bottleneck == "value"
 
 
+class Loud(Noisy):
+    """With noise that drowns what an action does."""
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        self.state = self.state + 0.5 * self.np_random.normal(size=2)
+        return self._observation(), *rest
+
+
+def test_a_truth_that_does_harm_is_sought_with_more_rollouts(data):
+    # Beside the best policy the best of six noisy rollouts is a worse action than its own.
+    truth = TruthPlan(num_starts=20, num_near=2, num_offsets=4, num_rollouts=1, horizon=20, noise=0.0)
+    plan = DiagnosisPlan(**{**FEW, "episodes": 20, "truth": truth})
+    found = diagnose(Linear(), limited(Loud), data, critic=critic(), plan=plan)
+    assert "4 rollouts a candidate" in found.ladder["truth"].note
+    assert found.ladder["truth"].against_control.ci95.high > 0.0
+    assert found.verdict.bottleneck == "none"
+
+
 def test_a_policy_that_does_not_do_what_its_critic_knows(data):
     found = diagnose(Linear(offset=1.0), limited(Simulated), data, critic=critic(), plan=PLAN)
     assert found.verdict.bottleneck == "extraction"

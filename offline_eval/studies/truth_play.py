@@ -19,6 +19,7 @@ from offline_eval.environments import environment_factory
 from offline_eval.errors import InputError
 from offline_eval.policies import spaces_of
 from offline_eval.provenance import recipe
+from offline_eval.stats import mean_interval
 from offline_eval.studies.diagnosis_records import POLICY
 from offline_eval.studies.ladder import Climb, TruthRung
 from offline_eval.studies.measurement_plan import Watcher
@@ -30,6 +31,7 @@ from offline_eval.wrappers.reach import NearbyActions, RandomNear
 _GAMMA = 0.99
 _TOLERANCE = 0.2
 _START_STREAM = 13
+_MOST_ROLLOUTS = 8
 
 
 def seek_truth(climb: Climb, visited: Sequence[LoggedEpisode], folder: Path, watcher: Watcher) -> TruthRung | str:
@@ -76,9 +78,12 @@ class _Seeking:
         )
         observation_space, action_space = spaces_of(climb.player.env)
         self.spaces: tuple[Any, Any] = (observation_space, action_space)
-        self.play = TruthPlay(
-            maker, action_space, self.gamma, replace(self.plan, horizon=self.horizon), climb.plan.seed
-        )
+        self.maker = maker
+        self.play = self._play()
+
+    def _play(self) -> TruthPlay:
+        plan = replace(self.plan, horizon=self.horizon)
+        return TruthPlay(self.maker, self.spaces[1], self.gamma, plan, self.climb.plan.seed)
 
     def run(self) -> TruthRung:
         """Play policy, base and guided base from the same starts; the control too, where these are segments."""
@@ -92,7 +97,13 @@ class _Seeking:
         num_guided = num_steps if self.whole else plan.segment
         plain = self._returns("policy", policy, starts, num_steps)
         based = plain if climb.best == POLICY else self._returns("base", base, starts, num_steps)
-        guided = self._returns("guided", base, starts, num_steps, proposal=proposal, extra=picks, num_guided=num_guided)
+        words: dict[str, Any] = {"proposal": proposal, "extra": picks, "num_guided": num_guided}
+        guided = self._returns("guided", base, starts, num_steps, **words)
+        while _did_harm(guided - based) and 2 * self.plan.num_rollouts <= _MOST_ROLLOUTS:
+            # Beside the best actions all differences are small, and the best of a few noisy rollouts is a worse action.
+            self.plan = replace(self.plan, num_rollouts=2 * self.plan.num_rollouts)
+            self.play = self._play()
+            guided = self._returns("guided", base, starts, num_steps, **words)
         control = None
         if not self.whole:
             control = self._returns(
@@ -115,12 +126,15 @@ class _Seeking:
 
     def _about(self, starts: Sequence[Start], num_steps: int) -> tuple[str, str]:
         if self.whole:
-            return "episode", f"{len(starts)} whole episodes, rollouts of {self.horizon} steps"
+            return "episode", f"{len(starts)} whole episodes, {self._rollouts()}"
         note = (
             f"{len(starts)} segments from restored states: {self.plan.segment} steps guided, {num_steps} played; "
-            f"rollouts of {self.horizon} steps"
+            f"{self._rollouts()}"
         )
         return "segment", note
+
+    def _rollouts(self) -> str:
+        return f"{self.plan.num_rollouts} rollouts a candidate of {self.horizon} steps"
 
     def _base(self, rule: Any) -> Base:
         return Base(self.climb.player.policy, rule, *self.spaces)
@@ -146,3 +160,7 @@ class _Seeking:
         about = (name, self.climb.best, [recipe(rule) for rule in self.climb.picks], recipe(self.plan), num_steps)
         where = [(start.episode.seed, start.step) for start in starts]
         return f"{name}-{hashlib.sha256(repr((about, where)).encode()).hexdigest()[:20]}"
+
+
+def _did_harm(gains: Array) -> bool:
+    return bool(np.isfinite(gains).all()) and mean_interval(gains).high < 0.0
