@@ -15,6 +15,7 @@ from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Noisy, Opaque
 from offline_eval.datasets.log import open_log
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import InputError
+from offline_eval.studies.futures import hidden_constants
 from offline_eval.studies.truth_rung import Base, Start, TruthPlan, TruthPlay
 from offline_eval.studies.worlds import WorldMaker
 from offline_eval.wrappers.reach import NearbyActions, Neighbours
@@ -92,6 +93,30 @@ class Clairvoyant(Lottery):
     """The same, without other futures."""
 
     with_future = None
+
+
+class Keyed(gym.Env):
+    """Pays the action times a number of a table, at a place that a key and a clock decide; the key is in the state."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    table = np.random.default_rng(0).choice([-1.0, 1.0], 4096)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.key, self.clock = float(self.np_random.integers(4096)), 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        paid = self.table[int(self.key + 7 * self.clock) % 4096] * float(action[0])
+        self.clock += 1.0
+        return np.zeros(1, np.float32), paid, False, False, {}
+
+    def get_state(self):
+        return {"key": np.array(self.key), "clock": np.array(self.clock)}
+
+    def set_state(self, state):
+        self.key, self.clock = float(state["key"]), float(state["clock"])
 
 
 class Nothing:
@@ -199,6 +224,21 @@ def test_the_truth_does_not_know_the_future(tmp_path):
     _, clairvoyant = played(Nothing(), Clairvoyant, tmp_path / "b")
     assert abs(honest.mean()) < 2.0
     assert clairvoyant.mean() > 6.0
+
+
+def test_a_hidden_key_is_exchanged_between_episodes(tmp_path):
+    _, episodes = logged(Nothing(), lambda: TimeLimit(Keyed(), STEPS), tmp_path)
+    (places, keys) = hidden_constants(episodes)["key"]
+    assert places.tolist() == [0]
+    assert keys[:, 0].tolist() == [episode.state(0)["key"] for episode in episodes]
+    _, guided = played(Nothing(), Keyed, tmp_path / "again")
+    # Whoever knew the key would earn 1 in nearly every step.
+    assert guided.mean() < 0.3 * STEPS
+
+
+def test_what_is_seen_or_changes_is_not_exchanged(tmp_path):
+    _, episodes = logged(Linear(), limited(Simulated), tmp_path)
+    assert hidden_constants(episodes) == {}
 
 
 @pytest.mark.parametrize("kind", [LinearQuadratic, Simulated])

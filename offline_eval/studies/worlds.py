@@ -10,8 +10,8 @@ environment that change nothing in it::
 other environment is stepped copy by copy.
 
 A copy must not know the future that will be played. Where the state holds what the noise of later steps comes from,
-`with_future` puts something else there, the same for equal seeds (n,); where steps draw from `np_random`, or any other
-NumPy generator that the environment holds, that is seeded.
+`with_future` puts something else there, the same for equal seeds (n,), and `studies.futures` says what happens without
+it; where steps draw from `np_random`, or any other NumPy generator that the environment holds, that is seeded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.restoring import return_to
 from offline_eval.errors import InputError, bare
 from offline_eval.simulator import SimulatorState, read_state, reseed, restore
+from offline_eval.studies.futures import Futures, given, named
 from offline_eval.studies.truth import Brancher, check_restorable, without_time_limit
 from offline_eval.types import Array, Observations
 
@@ -74,8 +75,8 @@ class Worlds(ABC):
 class SimulatedWorlds(Worlds):
     """Copies that are rows of arrays, stepped by the environment's own `simulate`."""
 
-    def __init__(self, env: Any, num: int) -> None:
-        self.num, self._env = num, env
+    def __init__(self, env: Any, num: int, futures: Futures) -> None:
+        self.num, self._env, self._futures = num, env, futures
         self._states: dict[str, Array] = {}
 
     def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
@@ -87,7 +88,7 @@ class SimulatedWorlds(Worlds):
         """Put the copies `mine` into the states of another's copies `theirs`, with a future of their own."""
         assert isinstance(source, SimulatedWorlds)
         states = {name: part[theirs] for name, part in source._states.items()}
-        self._put(mine, with_future(self._env, states, seeds))
+        self._put(mine, self._futures(self._env, states, seeds))
 
     def step(self, rows: Array, actions: Array) -> Stepped:
         """Step some copies."""
@@ -114,9 +115,11 @@ class SteppedWorlds(Worlds):
         self,
         envs: list[gym.Env[Any, Any]],
         bring: Callable[[Any, LoggedEpisode, int], None],
+        futures: Futures,
         give_back: Callable[[list[gym.Env[Any, Any]]], None],
     ) -> None:
-        self.num, self._envs, self._bring, self._give_back = len(envs), envs, bring, give_back
+        self.num, self._envs, self._bring, self._futures = len(envs), envs, bring, futures
+        self._give_back = give_back
         self._origins: list[tuple[int | None, Any] | None] = [None] * self.num
 
     def begin(self, rows: Array, episodes: Sequence[LoggedEpisode], steps: Sequence[int]) -> None:
@@ -141,7 +144,7 @@ class SteppedWorlds(Worlds):
                 self._envs[row].reset(seed=reset_seed, options=None if options is None else dict(options))
                 self._origins[row] = origin
             one = {name: np.asarray(part)[None] for name, part in state.items()}
-            other_future = with_future(self._envs[row], one, np.array([seed]))
+            other_future = self._futures(self._envs[row], one, np.array([seed]))
             restore(self._envs[row], {name: part[0] for name, part in other_future.items()})
             reseed(self._envs[row], [int(seed)])
 
@@ -173,6 +176,7 @@ class WorldMaker:
         self._make = make
         self._spare: list[gym.Env[Any, Any]] = []
         self._bring: Callable[[Any, LoggedEpisode, int], None] = return_to
+        self._futures = Futures(episodes)
         env = make()
         self.time_limit = _time_limit(env)
         self.can_simulate = _can_simulate(env)
@@ -193,11 +197,11 @@ class WorldMaker:
     def __call__(self, num: int) -> Worlds:
         """So many copies; environments that were given back are used again."""
         if self.can_simulate:
-            return SimulatedWorlds(self._env, num)
+            return SimulatedWorlds(self._env, num, self._futures)
         while len(self._spare) < num:
             self._spare.append(without_time_limit(self._make()))
         taken, self._spare = self._spare[:num], self._spare[num:]
-        return SteppedWorlds(taken, self._bring, self._spare_again)
+        return SteppedWorlds(taken, self._bring, self._futures, self._spare_again)
 
     def _spare_again(self, envs: list[gym.Env[Any, Any]]) -> None:
         self._spare += envs
@@ -245,25 +249,9 @@ def _repeats_with_equal_numbers(make: Callable[[], gym.Env[Any, Any]], episode: 
 
 def simulate(env: Any, states: Mapping[str, Array], actions: Array) -> tuple[dict[str, Array], Array, Array, Array]:
     """One step of many states by the environment's own `simulate`; every part by name."""
-    following, observations, rewards, terminated = env.unwrapped.simulate(_given(env, states), actions)
-    named = {name: part.reshape(states[name].shape) for name, part in _named(following).items()}
-    return named, np.asarray(observations), np.asarray(rewards, np.float64), np.asarray(terminated, bool)
-
-
-def with_future(env: Any, states: Mapping[str, Array], seeds: Array) -> dict[str, Array]:
-    """The states with other futures, where the environment knows how; every part by name."""
-    change = getattr(env.unwrapped, "with_future", None)
-    return _named(change(_given(env, states), seeds)) if callable(change) else dict(states)
-
-
-def _given(env: Any, states: Mapping[str, Array]) -> Any:
-    """States as the environment itself gives them: a mapping, or a bare array."""
-    return dict(states) if isinstance(env.unwrapped.get_state(), Mapping) else states["state"]
-
-
-def _named(states: Any) -> dict[str, Array]:
-    parts = states if isinstance(states, Mapping) else {"state": states}
-    return {name: np.asarray(part, dtype=np.float64) for name, part in parts.items()}
+    following, observations, rewards, terminated = env.unwrapped.simulate(given(env, states), actions)
+    parts = {name: part.reshape(states[name].shape) for name, part in named(following).items()}
+    return parts, np.asarray(observations), np.asarray(rewards, np.float64), np.asarray(terminated, bool)
 
 
 def _can_simulate(env: Any) -> bool:
