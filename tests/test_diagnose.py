@@ -114,7 +114,7 @@ def test_a_truth_that_does_harm_is_sought_with_more_rollouts(data):
     # Beside the best policy the best of six noisy rollouts is a worse action than its own.
     truth = TruthPlan(num_starts=20, num_near=2, num_offsets=4, num_rollouts=1, horizon=20, noise=0.0)
     plan = DiagnosisPlan(**{**FEW, "episodes": 20, "truth": truth})
-    found = diagnose(Linear(), limited(Loud), data, critic=critic(), plan=plan)
+    found = diagnose(Linear(), limited(Loud, 20), data, critic=critic(), plan=plan)
     assert "4 rollouts a candidate" in found.ladder["truth"].note
     assert found.ladder["truth"].against_control.ci95.high > 0.0
     assert found.verdict.bottleneck == "none"
