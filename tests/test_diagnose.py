@@ -239,6 +239,7 @@ class Broken(LinearQuadratic):
         (limited()(), constant(9, 9, LinearQuadratic.action_space), "must be an id, a spec or a factory"),
         ("CartPole-v1", constant(9, 9), "must have a Box of actions"),
         (limited(), constant(9, 9, LinearQuadratic.action_space, dimension=5), "observations"),
+        (limited(), None, "must be a Dataset, a file or a folder"),
     ],
 )
 def test_bad_input_is_refused(env, dataset, message):

@@ -139,6 +139,8 @@ def _opened(dataset: Dataset | str | Path, observation_space: Any, action_space:
     """A data set, of this environment."""
     if isinstance(dataset, Dataset):
         return dataset.for_spaces(observation_space, action_space)
+    if not isinstance(dataset, str | Path):
+        raise InputError("dataset", "must be a Dataset, a file or a folder", type(dataset).__name__)
     return open_dataset(dataset, observation_space=observation_space, action_space=action_space)
 
 
