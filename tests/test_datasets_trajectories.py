@@ -308,7 +308,7 @@ def test_numbers_in_one_column_are_a_box_of_one_dimension():
 def test_a_trajectory_names_what_it_lacks():
     part = {"observations": np.zeros((3, 1)), "actions": np.zeros((2, 1)), "rewards": np.zeros(2)}
     with pytest.raises(
-        InputError, match=r"`trajectories` must have .*Received one with .*: add terminated and truncat"
+        InputError, match=r"`trajectories` must have .*Received one with .*: add terminated and truncated"
     ):
         from_trajectories([part])
 
