@@ -132,6 +132,8 @@ def test_a_policy_that_is_lost_where_the_data_do_not_reach(data):
     assert found.verdict.bottleneck == "generalisation"
     assert found.ladder.share_outside > 0.1
     assert found.ladder["outside"].summary.mean > found.ladder["inside"].summary.mean
+    # The truth mends next to nothing before it leaves.
+    assert found.ladder["truth_inside"].gain.estimate < 0.2 * found.ladder["truth"].gain.estimate
 
 
 def test_without_a_simulator_health_cannot_be_told_but_an_oracle_can_tell(data):

@@ -21,6 +21,7 @@ from offline_eval.studies.diagnosis_records import (
     OUTSIDE,
     POLICY,
     TRUTH,
+    TRUTH_INSIDE,
     Diagnosis,
     Ladder,
     Rung,
@@ -172,6 +173,19 @@ def test_a_policy_as_wrong_inside_as_outside_is_extraction():
     assert decided(dict(words), **options, regret_edge=0.2).bottleneck == "generalisation"
     # Where next to nothing is gained inside, regret left over there changes nothing.
     assert decided({**words, INSIDE: 0.4}, **options, regret_edge=0.9).bottleneck == "generalisation"
+
+
+def test_a_policy_led_out_of_the_data_by_its_critic_is_value():
+    found = ladder({BEST_OF_N: 8.0, OPEX_STEP: 1.0, INSIDE: 0.4, OUTSIDE: 7.0}, best=BEST_OF_N, truth=0.2)
+    # The truth gains 8.2 everywhere. Inside alone, 6 of it: most of the loss begins there. Or 2 of it: it does not.
+    named = {}
+    for gain in (6.0, 2.0):
+        rung = paired_to_policy(Rung(TRUTH_INSIDE, "", found[POLICY].returns + gain), found[POLICY], None)
+        reading = read(replace(found, rungs=(*found.rungs, rung)), THRESHOLDS)
+        assert reading.share_inside == pytest.approx(gain / 8.2)
+        decision, value = decide(reading, THRESHOLDS), shares_of(reading, THRESHOLDS)["value"].estimate
+        named[gain] = decision.bottleneck, pytest.approx(decision.worth) == value
+    assert named == {6.0: ("value", True), 2.0: ("generalisation", False)}
 
 
 def test_a_little_truth_is_neither_health_nor_a_fault():

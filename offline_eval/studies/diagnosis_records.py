@@ -23,9 +23,10 @@ BOTTLENECKS = (VALUE, EXTRACTION, GENERALISATION)
 
 BEHAVIOUR, POLICY, CONTROL, BEST_OF_N, OPEX_STEP = "behaviour", "policy", "control", "best_of_n", "opex"
 INSIDE, OUTSIDE, DDPG_BC, AWR_RUNG, ADAPTED = "inside", "outside", "ddpg_bc", "awr", "adapted"
-TRUTH, ORACLE = "truth", "oracle"
+TRUTH, TRUTH_INSIDE, ORACLE = "truth", "truth_inside", "oracle"
 RUNGS = (
-    BEHAVIOUR, POLICY, CONTROL, BEST_OF_N, OPEX_STEP, INSIDE, OUTSIDE, DDPG_BC, AWR_RUNG, ADAPTED, TRUTH, ORACLE,
+    BEHAVIOUR, POLICY, CONTROL, BEST_OF_N, OPEX_STEP, INSIDE, OUTSIDE, DDPG_BC, AWR_RUNG, ADAPTED, TRUTH_INSIDE, TRUTH,
+    ORACLE,
 )  # fmt: skip
 """The names that a rung can have, in the order of the ladder."""
 

@@ -24,6 +24,7 @@ from offline_eval.studies.diagnosis_records import (
     POLICY,
     RUNGS,
     TRUTH,
+    TRUTH_INSIDE,
     Ladder,
     Reference,
     Rung,
@@ -49,6 +50,8 @@ class TruthRung:
         base: (n,) of the rung by Q that did best; the same array where that is the policy.
         guided: (n,) of the base with the truth at its side.
         control: (n,) of a random pick from the data's actions; None where whole episodes were played.
+        inside: (n,) of the policy with the truth at its side inside of the data's region only; None where that was not
+            asked.
         unit: "episode" or "segment".
         note: how it was done.
         seconds: wall time.
@@ -58,6 +61,7 @@ class TruthRung:
     base: Array
     guided: Array
     control: Array | None
+    inside: Array | None
     unit: str
     note: str
     seconds: float
@@ -152,6 +156,12 @@ class Climb:
         chosen = self.player.select(name, options)
         self._play(name, title, chosen.option.rule, chosen, chosen.option.policy)
 
+    @property
+    def loses_outside(self) -> bool:
+        """Whether the better rung by Q gains more outside of the data's region than inside."""
+        means = [self._rungs[name].summary.mean for name in (INSIDE, OUTSIDE) if name in self._rungs]
+        return len(means) == 2 and means[1] > means[0]
+
     def oracle(self, oracle: Predictor, name: str) -> None:
         """Somebody who knows better."""
         self._play(ORACLE, name, None, None, oracle)
@@ -215,13 +225,15 @@ class Climb:
             self._missing[TRUTH] = truth
         else:
             rungs[TRUTH] = self._truth(truth)
+            if truth.inside is not None:
+                rungs[TRUTH_INSIDE] = self._truth_inside(truth.policy, truth.inside)
             if truth.control is None:
                 left = float(np.mean(truth.guided - truth.base))
             else:
                 means = [float(np.mean(part)) for part in (truth.policy, truth.base, truth.guided, truth.control)]
                 segment_range = max(means) - min(means[0], means[3])
         top = rungs[self.best].summary.mean + left
-        span, noise = range_of([rung for name, rung in rungs.items() if name != TRUTH], top)
+        span, noise = range_of([rung for name, rung in rungs.items() if name not in (TRUTH, TRUTH_INSIDE)], top)
         for name, rung in rungs.items():
             if rung.paired is not None:
                 unit = segment_range if rung.unit == "segment" and segment_range is not None else span
@@ -256,6 +268,12 @@ class Climb:
             against_control=remaining,
             control_p_value=remaining_p,
         )
+
+    @staticmethod
+    def _truth_inside(policy: Array, guided: Array) -> Rung:
+        rung = Rung(TRUTH_INSIDE, "the policy, best by the truth inside the data's region only", guided)
+        paired, p_value = against(rung, Rung(POLICY, "", policy))
+        return replace(rung, paired=paired, rank_p_value=p_value)
 
     def _reference(self, rungs: dict[str, Rung], span: float) -> Reference | None:
         """The oracle, or else the best tenth of the data's trajectories; only where it is well above the policy."""

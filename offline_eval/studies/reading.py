@@ -23,6 +23,7 @@ from offline_eval.studies.diagnosis_records import (
     OUTSIDE,
     POLICY,
     TRUTH,
+    TRUTH_INSIDE,
     Ladder,
     Rung,
     Share,
@@ -127,6 +128,8 @@ class Reading:
         oracle: gain of the oracle over the policy; None without one.
         has_critic: whether any rung was played by Q.
         is_flat: whether the rungs differ by no more than chance.
+        truth_inside: gain of the truth over the policy inside of the data's region only; None where it was not asked.
+        share_inside: of what the truth gains over the policy everywhere; None likewise.
         truth_unit: what the truth was played on: "episode", or "segment" of one.
     """
 
@@ -143,6 +146,8 @@ class Reading:
     oracle: Finding | None
     has_critic: bool
     is_flat: bool
+    truth_inside: Finding | None = None
+    share_inside: float | None = None
     truth_unit: str = "episode"
 
 
@@ -185,12 +190,22 @@ def read(ladder: Ladder, thresholds: Thresholds) -> Reading:
         outside_gain=outside_gain,
         regret_ratio=_ratio(ladder.regret_edge, ladder.regret_outside),
         remaining=remaining,
+        truth_inside=None if TRUTH_INSIDE not in ladder else _of(ladder[TRUTH_INSIDE], unit, thresholds.truth),
+        share_inside=_share_inside(ladder),
         truth_unit="episode" if truth is None else truth.unit,
         control=_of(control, unit, thresholds.gain),
         oracle=None if oracle is None else _of(oracle, unit, thresholds.gain),
         has_critic=BEST_OF_N in ladder,
         is_flat=not unit > 2.0 * ladder.range_noise and not any(_differs(rung) for rung in ladder.rungs),
     )
+
+
+def _share_inside(ladder: Ladder) -> float | None:
+    inside, everywhere = ladder.get(TRUTH_INSIDE), ladder.get(TRUTH)
+    if inside is None or everywhere is None or inside.paired is None or everywhere.paired is None:
+        return None
+    whole = everywhere.paired.mean_difference
+    return inside.paired.mean_difference / whole if whole > 0.0 else None
 
 
 def share_outside(policy: Array, inside: Array, outside: Array) -> Share:

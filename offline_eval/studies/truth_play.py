@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch as th
 
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.writing import replacing
@@ -109,7 +110,21 @@ class _Seeking:
             control = self._returns(
                 "control", self._base(RandomNear(surroundings.neighbours, max(climb.plan.num_near))), starts, num_steps
             )
-        return TruthRung(plain, based, guided, control, *self._about(starts, num_steps), time.perf_counter() - began)
+        inside = self._inside(starts, num_steps, proposal) if self.whole and climb.loses_outside else None
+        about = self._about(starts, num_steps)
+        return TruthRung(plain, based, guided, control, inside, *about, time.perf_counter() - began)
+
+    def _inside(self, starts: Sequence[Start], num_steps: int, proposal: NearbyActions) -> Array:
+        """Where does a loss outside begin? The policy with the truth at its side until it leaves the data's region."""
+        region, picks = self.climb.surroundings.region(outside=False), [self._base(rule) for rule in self.climb.picks]
+
+        def inside(observations: Any) -> Array:
+            seen = th.as_tensor(observations, dtype=th.float32, device=region.neighbours.device)
+            return np.asarray(region(seen).cpu().numpy())
+
+        return self._returns(
+            "inside", self._base(None), starts, num_steps, proposal=proposal, extra=picks, region=inside
+        )
 
     def _starts(self) -> tuple[list[Start], int]:
         """Where the plays begin, and for how many steps they last."""

@@ -139,6 +139,7 @@ class TruthPlay:
         proposal: NearbyActions | None = None,
         extra: Sequence[Base] = (),
         num_guided: int | None = None,
+        region: Callable[[Observations], Array] | None = None,
         first: int = 0,
     ) -> Array:
         """Undiscounted returns (num_starts,).
@@ -150,6 +151,7 @@ class TruthPlay:
             proposal: candidates; None plays the base alone.
             extra: policies whose actions are candidates as well.
             num_guided: steps that the truth guides; all of them if left out.
+            region: says of observations (batch, ...) where the truth guides (batch,); everywhere if left out.
             first: number of the first start, which its noise is drawn by.
         """
         num_guided = num_guided or num_steps
@@ -170,21 +172,21 @@ class TruthPlay:
             for step in range(num_steps):
                 noise = _drawn([draws[row] for row in live], base.noise_shape) if base.noise_shape else None
                 actions = base.act(observations[live], noise)
-                if trial is not None and step < num_guided and step % self.plan.hold == 0:
+                inside = live if region is None else live[region(observations[live])]
+                if trial is not None and step < num_guided and step % self.plan.hold == 0 and len(inside):
                     assert proposal is not None
-                    held[live] = self._best(
+                    held[inside] = self._best(
                         base,
                         main,
                         trial,
-                        live,
-                        observations[live],
-                        actions,
+                        inside,
+                        observations[inside],
+                        actions[np.isin(live, inside)],
                         proposal,
                         extra,
                         partial(_stamp, first, step),
                     )
-                if step >= num_guided:
-                    held[:] = 0.0
+                held[rows if step >= num_guided else np.setdiff1d(rows, inside)] = 0.0
                 stepped = main.step(live, self._moved(actions, held[live]))
                 totals[live] += stepped.rewards
                 observations[live] = stepped.observations

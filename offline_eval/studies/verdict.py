@@ -79,8 +79,23 @@ def _extraction_or_generalisation(reading: Reading, thresholds: Thresholds) -> D
     if part is None:
         return Decision(EXTRACTION, "Q gains, and where is not known", worth=worth)
     if part.estimate > 0.5:
+        begun = begun_inside(reading, thresholds)
+        if begun is not None:
+            return Decision(VALUE, "the truth keeps the policy on the data's ground, Q does not", worth=begun.estimate)
         return Decision(GENERALISATION, "Q gains, and mostly outside of the data's region", worth=worth)
     return Decision(EXTRACTION, "Q gains, and as much for a decision inside of the data's region", worth=worth)
+
+
+def begun_inside(reading: Reading, thresholds: Thresholds) -> Finding | None:
+    """What the truth regains before the policy leaves the data's region, where that is most of the loss; else None.
+
+    A policy that follows a wrong critic out of the data is lost outside, and any critic that likes the data's actions
+    mends it there. It did not fail to generalise: inside, the truth knows better, and Q does not.
+    """
+    found, share = reading.truth_inside, reading.share_inside
+    if found is None or share is None or share <= 0.5:
+        return None
+    return found if found.is_gain and found.estimate > thresholds.truth else None
 
 
 def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
@@ -147,7 +162,8 @@ def _too_wide(found: Finding, lacks: str, words: str) -> Decision:
 def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
     """What removing each bottleneck is worth, in units of the ladder's range."""
     unknown = Share(float("nan"), Interval(-np.inf, np.inf, "none", "not known"))
-    value = unknown if reading.remaining is None else reading.remaining.share
+    known = [found for found in (reading.remaining, begun_inside(reading, thresholds)) if found is not None]
+    value = max(known, key=lambda found: found.estimate).share if known else unknown
     gain, part = reading.by_q.share, part_outside(reading, thresholds)
     if not reading.is_base:
         bound = Interval(0.0, max(0.0, gain.ci95.high), "no rung by Q gains anything")

@@ -130,9 +130,15 @@ def _truth(ladder: Ladder, reading: Reading) -> str:
     if truth is None or reading.remaining is None:
         return f"Truth was not sought: {ladder.missing.get(TRUTH, 'it was not asked for')}."
     base = "the policy" if ladder.best == POLICY else ladder[ladder.best].title
+    inside = ""
+    if reading.truth_inside is not None and reading.share_inside is not None:
+        inside = (
+            f" Inside of the data's region alone it gains {reading.truth_inside.share} over the policy, a share of "
+            f"{reading.share_inside:.2f} of what it gains everywhere."
+        )
     return (
         f"Guided by the truth among candidates that include Q's own choices, {base} gains {reading.remaining.share} "
-        f"more ({truth.note})."
+        f"more ({truth.note}).{inside}"
     )
 
 
