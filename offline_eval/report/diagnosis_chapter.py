@@ -23,13 +23,16 @@ STEPS = {
 }
 """The bottlenecks in the order of the waterfall: what Q can fetch, and then what only truth can."""
 
-ROLES = {"behaviour": "plain", "control": "control", "truth": "second", "oracle": "plain"}
+ROLES = {
+    "behaviour": "plain", "control": "control", "truth_inside": "second", "truth": "second", "oracle": "plain",
+}  # fmt: skip
 """Colours of the rungs; those that Q guides have the main one."""
 
 SHORT = {
     "control": "random data action",
     "inside": "the same, inside the data",
     "outside": "the same, outside the data",
+    "truth_inside": "by the truth, inside only",
     "truth": "best by the truth",
 }
 """Names of rungs whose titles are too long to stand beside their numbers."""
