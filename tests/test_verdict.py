@@ -183,9 +183,19 @@ def test_a_policy_led_out_of_the_data_by_its_critic_is_value():
         rung = paired_to_policy(Rung(TRUTH_INSIDE, "", found[POLICY].returns + gain), found[POLICY], None)
         reading = read(replace(found, rungs=(*found.rungs, rung)), THRESHOLDS)
         assert reading.share_inside == pytest.approx(gain / 8.2)
-        decision, value = decide(reading, THRESHOLDS), shares_of(reading, THRESHOLDS)["value"].estimate
-        named[gain] = decision.bottleneck, pytest.approx(decision.worth) == value
-    assert named == {6.0: ("value", True), 2.0: ("generalisation", False)}
+        shares = shares_of(reading, THRESHOLDS)
+        named[gain] = (
+            decide(reading, THRESHOLDS).bottleneck,
+            shares["value"].estimate,
+            shares["generalisation"].estimate,
+        )
+    # Of the range of 18.2 the truth regains 6 inside and 2.2 more; else 0.2 is left to it where Q gained 8.
+    assert named[6.0] == ("value", pytest.approx(6.0 / 18.2), pytest.approx(2.2 / 18.2))
+    assert named[2.0] == ("generalisation", pytest.approx(0.2 / 18.2), pytest.approx(8.0 / 18.2 * 7.0 / 7.4))
+    # What Q gains inside as well, the critic knew.
+    known = ladder({BEST_OF_N: 9.0, OPEX_STEP: 1.0, INSIDE: 6.0, OUTSIDE: 7.0}, best=BEST_OF_N, truth=0.2)
+    rung = paired_to_policy(Rung(TRUTH_INSIDE, "", known[POLICY].returns + 6.5), known[POLICY], None)
+    assert decide(read(replace(known, rungs=(*known.rungs, rung)), THRESHOLDS), THRESHOLDS).bottleneck != "value"
 
 
 def test_a_little_truth_is_neither_health_nor_a_fault():

@@ -78,24 +78,27 @@ def _extraction_or_generalisation(reading: Reading, thresholds: Thresholds) -> D
     worth, part = reading.by_q.estimate, part_outside(reading, thresholds)
     if part is None:
         return Decision(EXTRACTION, "Q gains, and where is not known", worth=worth)
+    begun = begun_inside(reading, thresholds)
+    if begun is not None:
+        return Decision(VALUE, "the truth keeps the policy on the data's ground, Q does not", worth=begun.estimate)
     if part.estimate > 0.5:
-        begun = begun_inside(reading, thresholds)
-        if begun is not None:
-            return Decision(VALUE, "the truth keeps the policy on the data's ground, Q does not", worth=begun.estimate)
         return Decision(GENERALISATION, "Q gains, and mostly outside of the data's region", worth=worth)
     return Decision(EXTRACTION, "Q gains, and as much for a decision inside of the data's region", worth=worth)
 
 
 def begun_inside(reading: Reading, thresholds: Thresholds) -> Finding | None:
-    """What the truth regains before the policy leaves the data's region, where that is most of the loss; else None.
+    """What the truth regains before the policy leaves the data's region; None unless Q gains mostly outside, and less
+    inside than the truth, which regains most of the loss there.
 
     A policy that follows a wrong critic out of the data is lost outside, and any critic that likes the data's actions
     mends it there. It did not fail to generalise: inside, the truth knows better, and Q does not.
     """
-    found, share = reading.truth_inside, reading.share_inside
-    if found is None or share is None or share <= 0.5:
+    found, share, by_q = reading.truth_inside, reading.share_inside, reading.inside_gain
+    part = part_outside(reading, thresholds)
+    if found is None or share is None or by_q is None or part is None:
         return None
-    return found if found.is_gain and found.estimate > thresholds.truth else None
+    known = found.is_gain and found.estimate - max(by_q.estimate, 0.0) > thresholds.truth
+    return found if known and share > 0.5 and part.estimate > 0.5 else None
 
 
 def part_outside(reading: Reading, thresholds: Thresholds) -> Share | None:
@@ -162,8 +165,8 @@ def _too_wide(found: Finding, lacks: str, words: str) -> Decision:
 def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
     """What removing each bottleneck is worth, in units of the ladder's range."""
     unknown = Share(float("nan"), Interval(-np.inf, np.inf, "none", "not known"))
-    known = [found for found in (reading.remaining, begun_inside(reading, thresholds)) if found is not None]
-    value = max(known, key=lambda found: found.estimate).share if known else unknown
+    begun = begun_inside(reading, thresholds)
+    value = unknown if reading.remaining is None else reading.remaining.share
     gain, part = reading.by_q.share, part_outside(reading, thresholds)
     if not reading.is_base:
         bound = Interval(0.0, max(0.0, gain.ci95.high), "no rung by Q gains anything")
@@ -173,6 +176,11 @@ def shares_of(reading: Reading, thresholds: Thresholds) -> dict[str, Share]:
     else:
         extraction = _part(gain, 1.0 - part.estimate, 1.0 - part.ci95.high, 1.0 - part.ci95.low)
         generalisation = _part(gain, part.estimate, part.ci95.low, part.ci95.high)
+    if begun is not None and reading.share_inside is not None:
+        # What the truth regains inside is not lost outside any more.
+        value, rest = begun.share, max(0.0, begun.estimate / reading.share_inside - begun.estimate)
+        interval = replace(generalisation.ci95, low=0.0, caveat="without what the truth regains inside")
+        generalisation = Share(min(generalisation.estimate, rest), interval)
     return dict(zip(BOTTLENECKS, (value, extraction, generalisation), strict=True))
 
 
