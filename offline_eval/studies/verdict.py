@@ -87,8 +87,9 @@ def _extraction_or_generalisation(reading: Reading, thresholds: Thresholds) -> D
 
 
 def begun_inside(reading: Reading, thresholds: Thresholds) -> Finding | None:
-    """What the truth regains before the policy leaves the data's region; None unless Q gains mostly outside, and less
-    inside than the truth, which regains most of the loss there.
+    """What the truth regains before the policy leaves the data's region, where most of the loss begins there; else None.
+
+    Q must gain mostly outside, and inside less than the truth does.
 
     A policy that follows a wrong critic out of the data is lost outside, and any critic that likes the data's actions
     mends it there. It did not fail to generalise: inside, the truth knows better, and Q does not.
