@@ -87,7 +87,7 @@ def _extraction_or_generalisation(reading: Reading, thresholds: Thresholds) -> D
 
 
 def begun_inside(reading: Reading, thresholds: Thresholds) -> Finding | None:
-    """What the truth regains before the policy leaves the data's region, where most of the loss begins there; else None.
+    """What the truth regains before the policy leaves the data, where most of the loss begins there; else None.
 
     Q must gain mostly outside, and inside less than the truth does.
 
