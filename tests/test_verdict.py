@@ -287,6 +287,13 @@ def test_wide_intervals_cannot_tell():
     assert verdict.needs == f"about {verdict.wanted - NUM} more episodes with the truth"
 
 
+def test_the_next_call_names_the_same_files():
+    asked = Asked("a.zip", "E-v0", "d.hdf5", further=("--critic", "q.zip"))
+    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
+    command = recommendation_for_unknown("more rollouts", "rollouts", 0, found, asked).command
+    assert command == "offline-eval diagnose a.zip --env E-v0 --dataset d.hdf5 --critic q.zip --rollouts 8"
+
+
 def test_what_no_command_gives_has_none():
     found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
     assert recommendation_for_unknown("another environment", "", 0, found, Asked()).command == ""

@@ -90,7 +90,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     choose(arguments.layout, dict(WRITERS), "--layout")
     out = Path(arguments.out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir()) and arguments.layout != "d4rl"):
+    is_empty_folder = arguments.layout != "d4rl" and out.is_dir() and not any(out.iterdir())
+    if out.exists() and not is_empty_folder:
         raise InputError("--out", "must not exist yet", arguments.out, "name another path, or remove this one first")
     dataset = _open(arguments)
     save_dataset(dataset, out, arguments.layout)

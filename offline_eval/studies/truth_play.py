@@ -149,7 +149,8 @@ class _Seeking:
         return "segment", note
 
     def _rollouts(self) -> str:
-        return f"{self.plan.num_rollouts} rollouts a candidate of {self.horizon} steps"
+        number = self.plan.num_rollouts
+        return f"{number} rollout{'s' if number > 1 else ''} a candidate of {self.horizon} steps"
 
     def _base(self, rule: Any) -> Base:
         return Base(self.climb.player.policy, rule, *self.spaces)

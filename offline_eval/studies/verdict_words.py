@@ -38,12 +38,14 @@ class Asked:
         env: the environment's id.
         dataset: the data set.
         num_steps: OPEX steps that a step size was cut into.
+        further: words of `diagnose` that another call needs, too: `--critic FILE`.
     """
 
     agent: str = "AGENT"
     env: str = "ID"
     dataset: str = "D"
     num_steps: int = _OPEX_STEPS
+    further: tuple[str, ...] = ()
 
     def command(self, *words: str) -> str:
         """A command as it is typed."""
@@ -197,7 +199,7 @@ def recommendation_for(bottleneck: str, ladder: Ladder, asked: Asked) -> Recomme
 
 def recommendation_for_unknown(needs: str, lacks: str, wanted: int, ladder: Ladder, asked: Asked) -> Recommendation:
     """What would tell, and the command that gets it; none where no command does."""
-    again = ("diagnose", asked.agent, "--env", asked.env, "--dataset", asked.dataset)
+    again = ("diagnose", asked.agent, "--env", asked.env, "--dataset", asked.dataset, *asked.further)
     played = ladder[POLICY].summary.n
     if lacks == "episodes":
         return Recommendation(f"Play {needs}.", asked.command(*again, "--episodes", str(wanted or 2 * played)))
