@@ -39,7 +39,7 @@ from offline_eval.studies.ladder_arithmetic import (
 from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
 from offline_eval.studies.reading import Finding, Reading, Thresholds, finding, read, share_outside
 from offline_eval.studies.verdict import decide, shares_of, verdict_of
-from offline_eval.studies.verdict_words import Asked, recommendation_for_unknown
+from offline_eval.studies.verdict_words import Asked, recommendation_for, recommendation_for_unknown
 
 NUM = 20
 THRESHOLDS = Thresholds()
@@ -288,10 +288,14 @@ def test_wide_intervals_cannot_tell():
 
 
 def test_the_next_call_names_the_same_files():
-    asked = Asked("a.zip", "E-v0", "d.hdf5", further=("--critic", "q.zip"))
+    asked = Asked("a.zip", "E-v0", "d.hdf5", critic="q.zip", critic_dataset="all.hdf5")
     found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
     command = recommendation_for_unknown("more rollouts", "rollouts", 0, found, asked).command
-    assert command == "offline-eval diagnose a.zip --env E-v0 --dataset d.hdf5 --critic q.zip --rollouts 8"
+    same = "--env E-v0 --dataset d.hdf5 --critic q.zip --critic-dataset all.hdf5"
+    assert command == f"offline-eval diagnose a.zip {same} --rollouts 8"
+    # A clone has no critic to be steered by but the one that was given.
+    command = recommendation_for("extraction", replace(found, best=BEST_OF_N), asked).command
+    assert command.startswith("offline-eval steer a.zip --env E-v0 --critic q.zip --step-sizes 0 --best-of ")
 
 
 def test_what_no_command_gives_has_none():

@@ -139,7 +139,15 @@ def run(arguments: argparse.Namespace) -> None:
             critic_dataset=arguments.critic_dataset,
             device=arguments.device,
             name=name,
-            asked=Asked(arguments.agent, arguments.env, arguments.dataset, plan.num_steps, _further(arguments)),
+            asked=Asked(
+                arguments.agent,
+                arguments.env,
+                arguments.dataset,
+                plan.num_steps,
+                critic=arguments.critic,
+                critic_dataset=arguments.critic_dataset,
+                oracle=arguments.oracle,
+            ),
             folder=None if folder is None else folder.path,
             keeper=None if folder is None else _InFolder(folder),
             watcher=stages,
@@ -154,12 +162,6 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(result)
     else:
         print(diagnosis_table(result))
-
-
-def _further(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The words that name other files, as they were typed."""
-    named = {"--critic": arguments.critic, "--critic-dataset": arguments.critic_dataset, "--oracle": arguments.oracle}
-    return tuple(word for option, file in named.items() if file for word in (option, file))
 
 
 def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, digest: str | None) -> RunFolder | None:

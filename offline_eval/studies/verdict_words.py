@@ -38,18 +38,37 @@ class Asked:
         env: the environment's id.
         dataset: the data set.
         num_steps: OPEX steps that a step size was cut into.
-        further: words of `diagnose` that another call needs, too: `--critic FILE`.
+        critic: the critic's file, where it is not the agent's own; likewise the next two.
+        critic_dataset: what it was trained on.
+        oracle: the oracle's file.
     """
 
     agent: str = "AGENT"
     env: str = "ID"
     dataset: str = "D"
     num_steps: int = _OPEX_STEPS
-    further: tuple[str, ...] = ()
+    critic: str | None = None
+    critic_dataset: str | None = None
+    oracle: str | None = None
+
+    @property
+    def diagnose(self) -> tuple[str, ...]:
+        """The words of the same call again."""
+        words = ("diagnose", self.agent, "--env", self.env, "--dataset", self.dataset)
+        return (*words, *_options(critic=self.critic, critic_dataset=self.critic_dataset, oracle=self.oracle))
+
+    @property
+    def steer(self) -> tuple[str, ...]:
+        """The words that steer this agent by this critic."""
+        return ("steer", self.agent, "--env", self.env, *_options(critic=self.critic))
 
     def command(self, *words: str) -> str:
         """A command as it is typed."""
         return shlex.join(["offline-eval", *words])
+
+
+def _options(**files: str | None) -> tuple[str, ...]:
+    return tuple(word for name, file in files.items() if file for word in (f"--{name.replace('_', '-')}", file))
 
 
 def sentence_of(
@@ -199,7 +218,7 @@ def recommendation_for(bottleneck: str, ladder: Ladder, asked: Asked) -> Recomme
 
 def recommendation_for_unknown(needs: str, lacks: str, wanted: int, ladder: Ladder, asked: Asked) -> Recommendation:
     """What would tell, and the command that gets it; none where no command does."""
-    again = ("diagnose", asked.agent, "--env", asked.env, "--dataset", asked.dataset, *asked.further)
+    again = asked.diagnose
     played = ladder[POLICY].summary.n
     if lacks == "episodes":
         return Recommendation(f"Play {needs}.", asked.command(*again, "--episodes", str(wanted or 2 * played)))
@@ -215,18 +234,17 @@ def recommendation_for_unknown(needs: str, lacks: str, wanted: int, ladder: Ladd
 
 def _steering(ladder: Ladder, asked: Asked) -> Recommendation:
     best = ladder[ladder.best]
-    place = (asked.agent, "--env", asked.env)
     if best.name == OPEX_STEP:
         size = float(best.choice["step_size"]) / asked.num_steps
         return Recommendation(
             f"Steer with OPEX, {asked.num_steps} steps of {size:g}.",
-            asked.command("steer", *place, "--step-sizes", f"{size:g}", "--num-steps", str(asked.num_steps)),
+            asked.command(*asked.steer, "--step-sizes", f"{size:g}", "--num-steps", str(asked.num_steps)),
         )
     number = str(best.choice.get("num_samples", 32))
     return Recommendation(
         f"Steer with the best of {number} candidates by Q (the command draws them around the policy's action; the rule "
         "`BestNear` has the data's actions among them).",
-        asked.command("steer", *place, "--step-sizes", "0", "--best-of", number),
+        asked.command(*asked.steer, "--step-sizes", "0", "--best-of", number),
     )
 
 
