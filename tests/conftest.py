@@ -9,6 +9,27 @@ from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 SHARED_AGENTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "agents"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--only-skip",
+        metavar="REASON",
+        help="fail the run if a test is skipped for another reason (.ci/run: nothing may be missing there)",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    allowed = session.config.getoption("--only-skip")
+    terminal = session.config.pluginmanager.getplugin("terminalreporter")
+    if allowed is None or terminal is None:
+        return
+    others = [report for report in terminal.stats.get("skipped", ()) if allowed not in str(report.longrepr)]
+    for report in others:
+        terminal.write_line(f"skipped, which --only-skip does not allow: {report.nodeid}", red=True)
+    if others and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     # The networks are tiny: a second thread only makes the tests that run beside this one wait.
