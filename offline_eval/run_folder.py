@@ -10,20 +10,24 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode, Evaluation
 from offline_eval.errors import InputError, StorageError
+from offline_eval.files import FolderLock, write_durably
 from offline_eval.provenance import versions
 
 _SCHEMA = 1
+_LONGEST_FAILURE = 1000  # characters of a message; a table whose fields are much longer cannot be read back
+_LONGEST_NAME = 100
 _COLUMNS = ("variant", "index", "seed", "return", "length", "terminated", "truncated", "success", "failed", "steering")
 _ASKED = ("env", "agents", "plan", "variants", "options")
 """What must agree for a run to go on."""
@@ -45,7 +49,7 @@ class RunFolder:
 
     Raises:
         InputError: the folder holds a run already, or one that was asked for something else.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or another process writes to it.
     """
 
     def __init__(self, path: str | Path, asked: Mapping[str, Any], resume: bool = False, command: str = "") -> None:
@@ -54,12 +58,13 @@ class RunFolder:
         self._manifest_path = self.path / "manifest.json"
         self._table_path = self.path / "episodes.csv"
         self._episodes: dict[str, dict[int, Episode]] = {}
+        self._guard(lambda: self.path.mkdir(parents=True, exist_ok=True))
+        self._lock = FolderLock(self.path)
         if self._manifest_path.exists():
             if not resume:
                 raise InputError("out", "must be a new folder", str(path), "give another one, or go on with resume")
             self._check_same()
             self._read_table()
-        self._guard(lambda: self.path.mkdir(parents=True, exist_ok=True))
         self._manifest: dict[str, Any] = {"schema": _SCHEMA, "command": command, **self._asked}
         self._manifest |= {"versions": versions(), "finished": False}
         self._write_manifest()
@@ -77,7 +82,7 @@ class RunFolder:
 
     def states(self, variant: str) -> Path:
         """Where a variant's visited states go."""
-        return self.path / "states" / re.sub(r"[^\w.]+", "-", variant)
+        return self.path / "states" / folder_name(variant)
 
     def finish(self, evaluations: Mapping[str, Evaluation], result: Mapping[str, Any]) -> None:
         """Put the table in the plan's order and complete the manifest.
@@ -96,6 +101,7 @@ class RunFolder:
         self._manifest["notes"] = {variant: list(evaluation.notes) for variant, evaluation in evaluations.items()}
         self._manifest["result"] = result
         self._write_manifest()
+        self._lock.release()
 
     def _append(self, variant: str, episode: Episode) -> None:
         with self._table_path.open("a", newline="", encoding="utf-8") as table:
@@ -113,12 +119,9 @@ class RunFolder:
                 )
 
     def _read_table(self) -> None:
-        if not self._table_path.exists():
-            return
-        text = self._table_path.read_text(encoding="utf-8")
-        complete = text[: text.rfind("\n") + 1]  # a kill may have torn the last row
-        for row in csv.DictReader(io.StringIO(complete)):
-            self._episodes.setdefault(row["variant"], {})[int(row["index"])] = _episode(row)
+        if self._table_path.exists():
+            for variant, episode in _rows(self._table_path):
+                self._episodes.setdefault(variant, {})[episode.index] = episode
 
     def _write_table(self) -> None:
         lines = [",".join(_COLUMNS) + "\n"]
@@ -130,15 +133,7 @@ class RunFolder:
         self._replace(self._manifest_path, json.dumps(self._manifest, indent=2) + "\n")
 
     def _replace(self, path: Path, text: str) -> None:
-        def write() -> None:
-            temporary = path.with_name(path.name + ".tmp")
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-
-        self._guard(write)
+        self._guard(lambda: write_durably(path, text.encode()))
 
     def _guard(self, write: Any) -> Any:
         try:
@@ -150,6 +145,32 @@ class RunFolder:
             ) from error
 
 
+def folder_name(name: str) -> str:
+    """A name of a variant, a pair or an algorithm as the name of one folder inside of another.
+
+    Whatever is no letter, digit, dot, plus or minus becomes a minus; a name that would leave the folder, and one that
+    is too long, ends in a part of its hash, by which it differs from all others.
+    """
+    short = re.sub(r"[^\w.+-]+", "-", name)
+    if len(short.encode()) <= _LONGEST_NAME and short.strip("."):
+        return short
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{short.strip('.').encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest}".lstrip("-")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        StorageError: it cannot be read, or is no JSON.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -159,10 +180,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         StorageError: it cannot be read, or is no manifest.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
         raise StorageError(f"{path} is not the manifest of a run: give another folder")
     return found
@@ -171,13 +189,29 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def read_episodes(path: str | Path) -> dict[str, list[Episode]]:
     """The episodes of a run folder by variant, in the plan's order."""
     table = Path(path) / "episodes.csv"
-    if not table.exists():
+    if not table.is_file():
         raise InputError("run", "must be a run folder with an episodes.csv", str(path))
     variants: dict[str, list[Episode]] = {}
-    with table.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            variants.setdefault(row["variant"], []).append(_episode(row))
+    for variant, episode in _rows(table):
+        variants.setdefault(variant, []).append(episode)
     return {variant: sorted(episodes, key=lambda e: e.index) for variant, episodes in variants.items()}
+
+
+def _rows(table: Path) -> Iterator[tuple[str, Episode]]:
+    """The finished rows of a table: a kill may have torn the last one."""
+    number = 1
+    try:
+        text = table.read_bytes().decode()
+        for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+            number += 1
+            yield row["variant"], _episode(row)
+    except OSError as error:
+        raise StorageError(f"{table} cannot be read: {error.strerror or error}") from error
+    except (csv.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"{table} is damaged at row {number} ({type(error).__name__}: {str(error)[:80]}): remove that row, and "
+            "`--resume` plays its episode again"
+        ) from error
 
 
 def _line(variant: str, episode: Episode) -> str:
@@ -192,7 +226,7 @@ def _line(variant: str, episode: Episode) -> str:
             int(episode.terminated),
             int(episode.truncated),
             "" if episode.success is None else int(episode.success),
-            episode.failed or "",
+            (episode.failed or "")[:_LONGEST_FAILURE],
             json.dumps(dict(episode.steering)) if episode.steering else "",
         ]
     )
@@ -209,7 +243,7 @@ def _episode(row: Mapping[str, str]) -> Episode:
         truncated=row["truncated"] == "1",
         failed=row["failed"] or None,
         success=None if row["success"] == "" else row["success"] == "1",
-        steering=json.loads(row["steering"]) if row["steering"] else {},
+        steering=dict(json.loads(row["steering"])) if row["steering"] else {},
     )
 
 

@@ -20,6 +20,7 @@ import torch as th
 from stable_baselines3.common.save_util import save_to_zip_file
 
 from offline_eval.errors import AgentFileError, StorageError
+from offline_eval.files import write_durably
 from offline_eval.types import Array
 
 MEMBER = "offline_eval.npz"
@@ -99,16 +100,10 @@ def write_algorithm(
         return
     given = Path(path)
     final = given if given.suffix else given.with_name(given.name + ".zip")
-    temporary = final.with_name(final.name + ".tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(final)
+        write_durably(final, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         kept = "; the file that was there before is kept" if final.exists() else ""
         raise StorageError(f"{final} could not be written ({error.strerror or error}){kept}") from error
 

@@ -11,7 +11,7 @@ import pytest
 # Each floor may import itself (where it is a package) and the floors below it; floors of one line do not meet.
 FLOORS = [
     ["types", "errors", "lazy"],
-    ["batching", "checks", "spaces", "stats", "environments", "provenance", "simulator", "processes"],
+    ["batching", "checks", "spaces", "stats", "environments", "provenance", "simulator", "processes", "files"],
     ["datasets"],
     ["policies", "wrappers", "diagnostics"],
     ["episodes", "problems"],

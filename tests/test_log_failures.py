@@ -14,7 +14,7 @@ import gymnasium as gym
 import pytest
 from log_episodes import assert_same, episode_of, shard_files, writer_of
 
-from offline_eval.datasets import shards as shards_module
+from offline_eval import files as files_module
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.errors import StorageError
@@ -25,7 +25,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch, room):
         self.room, self._write = room, os.write
-        monkeypatch.setattr(shards_module.os, "write", self.write)
+        monkeypatch.setattr(files_module.os, "write", self.write)
 
     def write(self, descriptor, content):
         if self.room < len(content):

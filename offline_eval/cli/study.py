@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import check_at_least, print_json
@@ -79,10 +78,10 @@ def _steering(arguments: argparse.Namespace) -> None:
 
 def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) -> PairResult | None:
     """A pair's result: from its folder where it is finished, else played, or None where it is not its turn."""
-    from offline_eval.run_folder import read_manifest
+    from offline_eval.run_folder import folder_name, read_manifest
     from offline_eval.studies.steering_study import PairResult
 
-    folder = out / re.sub(r"[^\w.+-]+", "-", pair.name)
+    folder = out / folder_name(pair.name)
     manifest, strength = folder / "manifest.json", None
     if manifest.exists():
         found = read_manifest(manifest)

@@ -16,8 +16,9 @@ from typing import Any
 
 import h5py
 
-from offline_eval.datasets.shards import SUFFIX, Entry, read_entries, write_durably
+from offline_eval.datasets.shards import SUFFIX, Entry, read_entries
 from offline_eval.errors import StorageError
+from offline_eval.files import write_durably
 
 MAIN_FILE, METADATA_FILE, SHARD_FOLDER = "main_data.hdf5", "metadata.json", "shards"
 

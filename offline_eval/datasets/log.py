@@ -29,9 +29,10 @@ from gymnasium.envs.registration import EnvSpec
 
 from offline_eval.datasets.index import METADATA_FILE, SHARD_FOLDER, Index, locked, read_metadata, write_metadata
 from offline_eval.datasets.recorder import LoggedEpisode
-from offline_eval.datasets.shards import SUFFIX, Entry, encode_shard, read_episode, write_durably
+from offline_eval.datasets.shards import SUFFIX, Entry, encode_shard, read_episode
 from offline_eval.datasets.space_json import space_from_json, space_to_json
 from offline_eval.errors import InputError, SpaceError, StorageError
+from offline_eval.files import write_durably
 
 _FORMAT = 1
 _MINARI_FORMAT = "0.5.0"  # the earliest version of Minari that reads this layout as it is

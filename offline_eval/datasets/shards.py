@@ -18,9 +18,7 @@ that a full one shows where it can be handled, and no moment exists at which a k
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +34,6 @@ SUFFIX = ".hdf5"
 
 _POLICY_ACTIONS = "policy_actions"
 _LEAST_IMAGE = 1 << 16
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
 class Entry(NamedTuple):
@@ -94,40 +91,6 @@ def read_episode(path: Path, group: str) -> LoggedEpisode:
             return _read_episode(file[group], about)
     except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
         raise _unreadable(path, error) from error
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Let a file with this content appear at `path` at once and for good: write, flush to the disk, rename.
-
-    Raises:
-        OSError: the disk is full or read-only; what lay at `path` is untouched and nothing is left beside it.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there; its renames are flushed by themselves
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _entries(shard: str, contents: list[dict[str, Any]]) -> list[Entry]:

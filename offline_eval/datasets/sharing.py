@@ -19,6 +19,7 @@ from pathlib import Path
 
 from offline_eval.datasets.packed import open_store, write_packed
 from offline_eval.datasets.trajectories import Dataset
+from offline_eval.files import open_regular
 
 try:
     import fcntl
@@ -56,10 +57,14 @@ def remove_abandoned(place: Path) -> None:
     """Remove the copies in a folder whose owner is dead; those in use, and those of other people, stay."""
     if fcntl is None:
         return
-    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
-        with suppress(OSError), lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    # Everybody may put something under such a name into a folder for temporary files: a FIFO, or a link to elsewhere.
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
+                continue
+            with os.fdopen(open_regular(folder / _LOCK), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from offline_eval.errors import InputError, StorageError
+from offline_eval.files import write_durably
 from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, Table, sentence
 from offline_eval.report.diagnosis_chapter import diagnosis_chapter
 from offline_eval.report.episode_chapters import comparison_chapter, evaluation_chapter, steering_chapter
@@ -20,7 +21,7 @@ from offline_eval.report.markup import Node, render, tag
 from offline_eval.report.measurement_chapter import measurement_chapter
 from offline_eval.report.measurement_table import fewest
 from offline_eval.report.reading import Reading
-from offline_eval.report.runs import RunResult
+from offline_eval.report.runs import RunResult, reading
 from offline_eval.report.side_by_side import overview
 from offline_eval.report.tables import MARK, interval, number
 from offline_eval.report.track_chapter import track_chapter
@@ -51,7 +52,7 @@ def write_page(results: Sequence[RunResult], path: str | Path) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
+        write_durably(path, html.encode(errors="xmlcharrefreplace"))
     except OSError as error:
         raise StorageError(f"the page cannot be written: {path}: {error.strerror or error}") from error
     return path
@@ -62,15 +63,16 @@ def page(results: Sequence[RunResult]) -> str:
     if not results:
         raise InputError("results", "must hold at least one run", list(results))
     chapters = [chapter_of(run) for run in results]
-    first = chapters[0] if len(chapters) == 1 else overview(results, chapters)
-    body: list[Node] = [_head(first), *_body(first)]
-    if len(chapters) > 1:
-        for run, chapter in zip(results, chapters, strict=True):
-            opening = tag("h2", chapter.heading, tag("small", run.name))
-            lead = [opening, tag("p", _together(chapter.finding), class_="finding"), _table(chapter.numbers)]
-            body.append(tag("article", *lead, *_body(chapter)))
-    body.append(tag("footer", tag("h2", "How it was made"), *(_made(run) for run in results)))
-    return "<!doctype html>\n" + render(_document(first.heading, body)) + "\n"
+    with reading(", ".join(run.name for run in results)):
+        first = chapters[0] if len(chapters) == 1 else overview(results, chapters)
+        body: list[Node] = [_head(first), *_body(first)]
+        if len(chapters) > 1:
+            for run, chapter in zip(results, chapters, strict=True):
+                opening = tag("h2", chapter.heading, tag("small", run.name))
+                lead = [opening, tag("p", _together(chapter.finding), class_="finding"), _table(chapter.numbers)]
+                body.append(tag("article", *lead, *_body(chapter)))
+        body.append(tag("footer", tag("h2", "How it was made"), *(_made(run) for run in results)))
+        return "<!doctype html>\n" + render(_document(first.heading, body)) + "\n"
 
 
 def chapter_of(run: RunResult) -> Chapter:
@@ -81,7 +83,7 @@ def chapter_of(run: RunResult) -> Chapter:
     """
     result = run.result
     rows = result.get("rows")
-    try:
+    with reading(run.name):
         if "verdict" in result:
             return diagnosis_chapter(run)
         if "checkpoints" in result:
@@ -94,9 +96,6 @@ def chapter_of(run: RunResult) -> Chapter:
             return steering_chapter(run)
         if "summary" in result:
             return evaluation_chapter(run)
-    except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
-        rule = f"must be what --json of this version writes; {type(error).__name__}: {error}"
-        raise InputError("RUN", rule, run.name, "run the command again") from error
     rule = "must be the object of `evaluate`, `steer`, `compare`, `measure`, `track` or `diagnose`"
     raise InputError("RUN", rule, f"{run.name} with {', '.join(sorted(result)) or 'nothing in it'}")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from offline_eval.episodes import Episode
-from offline_eval.errors import InputError, StorageError
-from offline_eval.run_folder import read_episodes
+from offline_eval.errors import InputError, OfflineEvalError
+from offline_eval.run_folder import read_episodes, read_json
 from offline_eval.stats import paired_difference, summarize
+
+_LONGEST_RULE = 200
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,38 @@ def read_run(path: str | Path) -> RunResult:
         StorageError: the file cannot be read as JSON.
     """
     path = Path(path)
-    if path.is_dir():
-        manifest = _read_json(path / "manifest.json", path)
-        result = manifest.pop("result", None)
-        return RunResult(path.resolve().name, result if result is not None else _unfinished(path, manifest), manifest)
-    result = _read_json(path, path)
-    return RunResult(path.stem, result, result.get("manifest") or {})
+    if not path.is_dir():
+        result = _read_json(path, path)
+        return _checked(RunResult(path.stem, result, result.get("manifest") or {}), path)
+    manifest = _read_json(path / "manifest.json", path)
+    result = manifest.pop("result", None)
+    if result is None:
+        with reading(str(path)):
+            result = _unfinished(path, manifest)
+    return _checked(RunResult(path.resolve().name, result, manifest), path)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whatever goes wrong while a run is read is said in one line: the file may be a stranger's, or damaged.
+
+    Raises:
+        InputError: names the run, and what was wrong.
+    """
+    try:
+        yield
+    except OfflineEvalError:
+        raise
+    except Exception as error:
+        rule = f"must be what --json of this version writes; {type(error).__name__}: {error}"
+        raise InputError("RUN", rule[:_LONGEST_RULE], name, "run the command again") from error
+
+
+def _checked(run: RunResult, path: Path) -> RunResult:
+    for part, words in ((run.result, "an object of --json"), (run.manifest, "an object as its manifest")):
+        if not isinstance(part, Mapping):
+            raise InputError("RUN", f"must hold {words}", str(path))
+    return run
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[RunResult]:
@@ -81,10 +109,7 @@ def _read_json(file: Path, asked: Path) -> dict[str, Any]:
     if not file.is_file():
         way_out = "`evaluate`, `steer`, `compare`, `measure`, `track` and `diagnose` make one with --out"
         raise InputError("RUN", "must be a run folder, or a file that --json wrote", str(asked), way_out)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{file} cannot be read: {error}") from error
+    found = read_json(file)
     if not isinstance(found, dict):
         raise InputError("RUN", "must hold a JSON object", str(asked))
     return found

@@ -26,9 +26,9 @@ from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, PlanEntry, evaluate
 from offline_eval.errors import StorageError
+from offline_eval.files import locked
 from offline_eval.policies import weights_hash
 from offline_eval.provenance import versions
-from offline_eval.testing.file_lock import locked
 from offline_eval.testing.identity import environment_identity, policy_identity
 from offline_eval.testing.sources import FreshEpisodes
 from offline_eval.types import Predictor, Rule

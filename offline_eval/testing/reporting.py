@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from offline_eval.files import write_durably
+
 OutcomeData = Mapping[str, Any]
 
 _SCHEMA = 1
@@ -64,9 +66,7 @@ def write_json(path: Path, tests: Sequence[Mapping[str, Any]], versions: Mapping
         versions: of what the numbers depend on.
     """
     content = {"schema": _SCHEMA, "versions": dict(versions), "tests": list(tests)}
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_durably(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _short(outcome: OutcomeData) -> str:
