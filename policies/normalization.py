@@ -48,12 +48,26 @@ class Statistics:
         return_variance: of the discounted return; None where rewards were left alone.
         clip: largest absolute value of a normalised observation.
         epsilon: added to each variance.
+
+    Raises:
+        InputError: a mean or a variance is NaN or infinite, or a variance is negative.
     """
 
     observations: Moments | dict[str, Moments] | None
     return_variance: float | None
     clip: float = 10.0
     epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        moments = self.observations if isinstance(self.observations, dict) else {"": self.observations}
+        for key, part in moments.items():
+            if part is not None:
+                _check_moments(f"of `{key}`" if key else "of the observations", part.mean, part.variance)
+        if self.return_variance is not None:
+            _check_moments("of the return", np.zeros(()), np.array(self.return_variance))
+        if not self.clip > 0 or not (self.epsilon >= 0 and np.isfinite(self.epsilon)):
+            received = bare(f"clip {self.clip:g} and epsilon {self.epsilon:g}")
+            raise InputError("normalize", "must clip above 0, and add an epsilon that is finite and >= 0", received)
 
     @classmethod
     def of(cls, vec_normalize: VecNormalize) -> Statistics:
@@ -208,6 +222,23 @@ def find_vecnormalize(env: object) -> VecNormalize | None:
     Where there is one, observations come normalised already: a `Normalized` policy on top would do it twice.
     """
     return unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+
+
+def _check_moments(whose: str, mean: FloatArray, variance: FloatArray) -> None:
+    way_out = "training had diverged, or met a NaN observation: take statistics that were saved before"
+    if mean.shape != variance.shape:
+        raise InputError(
+            "normalize",
+            f"must have a mean and a variance {whose} of one shape",
+            bare(f"{mean.shape}, {variance.shape}"),
+        )
+    for name, values, valid in (
+        ("mean", mean, np.isfinite(mean)),
+        ("variance", variance, np.isfinite(variance) & (variance >= 0)),
+    ):
+        if not valid.all():
+            rule = f"must have a {name} {whose} that is finite" + (" and not negative" if name == "variance" else "")
+            raise InputError("normalize", rule, bare(f"{values[~valid].flat[0]:g}"), way_out)
 
 
 def _words(shapes: Mapping[str, tuple[int, ...] | None]) -> str:

@@ -7,8 +7,10 @@ Stable-Baselines3 runs, so that it does not matter which versions of them wrote 
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import pickletools
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from offline_eval.errors import AgentFileError
+from offline_eval.errors import AgentFileError, OfflineEvalError
 from offline_eval.policies.normalization import Statistics
 from offline_eval.types import FloatArray
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes of a file of statistics, at most; those of a thousand images would not fill it."""
+
+MOST_OPCODES = 1_000_000
+"""Opcodes of its pickle, at most: each may make an object. Files in use have some 500."""
 
 
 def read_vecnormalize(path: str | os.PathLike[str]) -> Statistics:
@@ -27,7 +35,8 @@ def read_vecnormalize(path: str | os.PathLike[str]) -> Statistics:
     Names of NumPy, Gymnasium (or gym) and Stable-Baselines3 are recorded and not called; any other name is refused.
 
     Raises:
-        AgentFileError: there is no such file, it is no such pickle, or it names something else.
+        AgentFileError: there is no such file, it is no such pickle, it names something else, or its statistics are none
+            (NaN, a negative variance).
     """
     found = Path(path)
 
@@ -37,8 +46,11 @@ def read_vecnormalize(path: str | os.PathLike[str]) -> Statistics:
     if not found.is_file():
         raise refuse("must be an existing file")
     try:
-        with found.open("rb") as file:
-            attributes = _InertUnpickler(file).load().state
+        if (size := found.stat().st_size) > LARGEST_FILE:
+            raise refuse(f"must have at most {LARGEST_FILE} bytes", f"it has {size}")
+        content = found.read_bytes()
+        _check_sizes(content)
+        attributes = _InertUnpickler(io.BytesIO(content)).load().state
         return Statistics.from_attributes(
             {
                 "norm_obs": attributes["norm_obs"],
@@ -52,6 +64,10 @@ def read_vecnormalize(path: str | os.PathLike[str]) -> Statistics:
     except _ForeignName as error:
         rule = "must hold nothing but the statistics of a VecNormalize"
         raise refuse(rule, f"it names `{error}`, and nothing of it was run") from error
+    except AgentFileError:
+        raise
+    except OfflineEvalError as error:
+        raise refuse("must hold usable statistics", str(error)) from error
     except OSError as error:
         raise refuse("must be readable", str(error.strerror or error)) from error
     except Exception as error:  # a foreign file fails in as many ways as there are files
@@ -79,6 +95,21 @@ class _Inert:
         self.state = state
 
 
+def _check_sizes(content: bytes) -> None:
+    """Raise where a pickle asks for more memory than statistics can need.
+
+    Python's own reader makes room for as many entries, or bytes, as an opcode names before it looks whether they are
+    there: nine bytes could take gigabytes.
+    """
+    for number, (opcode, argument, position) in enumerate(pickletools.genops(content)):  # refuses missing bytes
+        if number >= MOST_OPCODES:
+            raise ValueError(f"more than {MOST_OPCODES} opcodes")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(content):
+            raise ValueError(f"entry {argument} of a memo, at byte {position}, in a file of {len(content)} bytes")
+        if opcode.name == "FRAME" and argument > len(content):
+            raise ValueError(f"a frame of {argument} bytes in a file of {len(content)}")
+
+
 _RECORDED = ("numpy", "gym", "gymnasium", "stable_baselines3")
 
 
@@ -86,6 +117,8 @@ class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
+        if (module, name) == ("builtins", "set"):  # older files keep the keys of goals in one
+            return type("_Recorded", (_Inert,), {"name": name})
         if module.partition(".")[0] not in _RECORDED:
             raise _ForeignName(f"{module}.{name}")
         return type("_Recorded", (_Inert,), {"name": name})

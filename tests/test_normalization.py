@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 from collections import OrderedDict
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ from offline_eval.policies import (
     weights_hash,
 )
 from offline_eval.policies.normalization import Moments
+from offline_eval.policies.vecnormalize_file import LARGEST_FILE
 
 BY_HAND = Statistics(Moments(np.array([1.0, 0, 0]), np.array([4.0, 1, 1])), return_variance=9.0, epsilon=0.0)
 
@@ -307,3 +309,74 @@ def test_statistics_of_others_are_read(shared_agents):
     assert (statistics.clip, statistics.epsilon) == (10.0, 1e-8)
     assert 1.0 < statistics.observations.mean[0] < 1.6  # a hopper's torso hangs at that height, in metres
     assert statistics.return_scale > 1.0
+
+
+# Statistics that are none, and files that ask for more memory than they have bytes.
+
+
+@pytest.mark.parametrize(
+    ("attribute", "part", "value", "told"),
+    [
+        ("obs_rms", "mean", np.nan, r"must have a mean of the observations that is finite\. Received nan"),
+        ("obs_rms", "var", -1.0, r"a variance of the observations that is finite and not negative\. Received -1"),
+        ("obs_rms", "var", np.inf, r"a variance of the observations that is finite and not negative\. Received inf"),
+        ("ret_rms", "var", np.nan, r"a variance of the return that is finite and not negative\. Received nan"),
+    ],
+)
+def test_broken_statistics_are_refused_in_a_file_and_in_memory(attribute, part, value, told, tmp_path):
+    stack = gathered()
+    running = getattr(stack, attribute)
+    setattr(running, part, np.where(np.arange(np.size(running.mean)) == 0, value, getattr(running, part)).squeeze())
+    stack.save(tmp_path / "stats.pkl")
+    with pytest.raises(AgentFileError, match=told) as raised:
+        read_vecnormalize(tmp_path / "stats.pkl")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=told):
+        Statistics.of(stack)
+
+
+def test_one_part_of_dict_observations_can_be_broken():
+    stack = gathered(Dials)
+    stack.obs_rms["angle"].mean[0] = np.nan
+    with pytest.raises(InputError, match="a mean of `angle` that is finite"):
+        Statistics.of(stack)
+
+
+def test_an_older_file_that_holds_a_set_is_read(tmp_path):
+    stack = gathered()
+    stack.obs_keys = {"observation", "desired_goal"}  # as Stable-Baselines3 0.8 kept the keys of goals
+    stack.save(tmp_path / "stats.pkl")
+    assert np.array_equal(read_vecnormalize(tmp_path / "stats.pkl").observations.mean, stack.obs_rms.mean)
+    # Protocols before 4 name the class, as those files do.
+    (tmp_path / "old.pkl").write_bytes(pickle.dumps(stack, protocol=3))
+    assert b"builtins\nset" in (tmp_path / "old.pkl").read_bytes()
+    assert np.array_equal(read_vecnormalize(tmp_path / "old.pkl").observations.mean, stack.obs_rms.mean)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x04Nr\xff\xff\xff\x0f.",  # entry 2**28 - 1 of the memo: 4.3 GB
+        b"Np268435455\n.",
+        b"\x80\x05\x96" + (10**9).to_bytes(8, "little"),  # a bytearray of so many bytes
+        b"\x80\x04\x8e" + (10**9).to_bytes(8, "little"),
+        b"\x80\x04\x95" + (10**9).to_bytes(8, "little"),
+        b"]" * 1_100_000 + b".",
+    ],
+)
+def test_no_more_memory_is_taken_than_the_bytes_can_fill(content, tmp_path):
+    (tmp_path / "bomb.pkl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AgentFileError, match=r"must be a file that `VecNormalize\.save` wrote"):
+            read_vecnormalize(tmp_path / "bomb.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    with (tmp_path / "large.pkl").open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)  # no byte of it is written
+    with pytest.raises(AgentFileError, match="must have at most 67108864 bytes"):
+        read_vecnormalize(tmp_path / "large.pkl")
