@@ -113,12 +113,13 @@ class Fitting:
             model._current_progress_remaining = 1.0 - progress
             model.advance(self._sampler, self._watch, self._parts, model.recipe.actor_schedule(progress))
             model.num_timesteps += 1
-            goes_on = listening.on_step()
-            if model.num_timesteps % log_interval == 0 or model.num_timesteps == total or not goes_on:
-                elapsed = time.perf_counter() - since
-                self._log((model.num_timesteps - first) / max(elapsed, 1e-9))
+            # The row comes first: a checkpoint that a callback writes then goes on with the next one.
+            if model.num_timesteps % log_interval == 0 or model.num_timesteps == total:
+                self._log((model.num_timesteps - first) / max(time.perf_counter() - since, 1e-9))
                 since, first = time.perf_counter(), model.num_timesteps
-            if not goes_on:
+            if not listening.on_step():
+                if first != model.num_timesteps:
+                    self._log((model.num_timesteps - first) / max(time.perf_counter() - since, 1e-9))
                 break
         self._watch.check()
         listening.on_training_end()

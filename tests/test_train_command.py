@@ -78,6 +78,52 @@ def table_of(folder):
 # ------------------------------------------------------------------------------------------------ by hand
 
 
+def test_a_checkpoint_ends_a_row_of_the_log():
+    plan = TrainingPlan(recipe_of("bc"), 350, 4)
+    assert (plan.log_interval, plan.moments) == (3, [87, 174, 261, 350])
+
+
+def test_a_resumed_run_has_the_rows_and_columns_of_one_that_was_never_stopped(dataset, tmp_path, monkeypatch):
+    plan = TrainingPlan(recipe_of("iql"), 230, 3, WORDS)
+    train_part, held = dataset.split(0.34, seed=0)
+    train(plan, train_part, tmp_path / "whole", validation=held)
+    monkeypatch.setattr(training_run, "_SECONDS_BETWEEN_TELLING", 0.0)
+    done = []
+
+    def kill(seed, count, metrics):
+        done.append(count)
+        if sum(done) == 161:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, train_part, tmp_path / "killed", validation=held, on_steps=kill)
+    train(plan, train_part, tmp_path / "killed", validation=held, resume=True)
+    folders = [tmp_path / name / "seed_0" for name in ("whole", "killed")]
+    assert table_of(folders[0]) == table_of(folders[1])
+    heads = [(folder / "progress.csv").read_text().partition("\n")[0] for folder in folders]
+    assert heads[0] == heads[1] == ",".join(sorted(heads[0].split(",")))
+
+
+@pytest.mark.parametrize("content", [b"\xff,1\n", b"a,b\n1,2\n" + b"x" * 140_000 + b",1\n"])
+def test_a_damaged_log_of_a_run_is_one_line(dataset, tmp_path, content):
+    plan = TrainingPlan(recipe_of("bc"), 8, 2, WORDS)
+    train(plan, dataset, tmp_path)
+    (tmp_path / "seed_0" / "run.json").unlink()
+    (tmp_path / "seed_0" / "checkpoint_8.zip").unlink()
+    (tmp_path / "seed_0" / "progress.csv").write_bytes(content)
+    with pytest.raises(StorageError, match=r"progress\.csv is damaged .*: remove it, then resume"):
+        train(plan, dataset, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"final": 1}', '{"gradient_steps_per_second": 1, "final": 2}'])
+def test_a_damaged_end_of_a_run_is_one_line(dataset, tmp_path, content):
+    plan = TrainingPlan(recipe_of("bc"), 4, 1, WORDS)
+    train(plan, dataset, tmp_path)
+    (tmp_path / "seed_0" / "run.json").write_text(content)
+    with pytest.raises(StorageError, match=r"run\.json"):
+        train(plan, dataset, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(("checkpoints", "moments"), [(4, [2, 5, 7, 10]), (1, [10]), (0, []), (20, list(range(1, 11)))])
 def test_checkpoints_are_spread_over_the_run_and_end_with_it(checkpoints, moments):
     assert TrainingPlan(recipe_of("bc"), 10, checkpoints).moments == moments
@@ -244,7 +290,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_ones_before(dataset, tmp_path, mo
 
     def full(handle):
         done.append(handle)
-        if len(done) > 2:  # the manifest and one checkpoint
+        if len(done) > 3:  # the manifest, one checkpoint and its folder
             raise OSError(errno.ENOSPC, "No space left on device")
         flush(handle)
 

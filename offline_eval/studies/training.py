@@ -20,11 +20,13 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.datasets.writing import replacing
 from offline_eval.episodes.isolation import one_thread
 from offline_eval.errors import InputError, NonFiniteLoss, StorageError
+from offline_eval.files import FolderLock
 from offline_eval.policies.building import check_spaces
 from offline_eval.policies.recipes import recipe_to_json
 from offline_eval.processes import num_cores, run_in_workers
 from offline_eval.provenance import recipe as as_plain_data
 from offline_eval.provenance import versions
+from offline_eval.run_folder import read_json
 from offline_eval.studies.training_run import OnSteps, TrainedRun, TrainingPlan, train_seed
 
 _SCHEMA = 1
@@ -78,18 +80,34 @@ def train(
         "checkpoints": plan.checkpoints,
         "words": as_json(plan.words),
     }
-    _check_folder(folder, asked, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}") from error
+    lock = FolderLock(folder)
+    try:
+        _check_folder(folder, asked, resume)
+        _write_manifest(folder, {"command": command, **asked, "source": dataset.source.path, "seeds": list(seeds)})
+        return _trained(plan, dataset, validation, folder, seeds, workers, on_steps)
+    finally:
+        lock.release()
+
+
+def _write_manifest(folder: Path, words: Mapping[str, Any]) -> None:
     with replacing(folder / "manifest.json") as temporary:
-        manifest = {
-            "schema": _SCHEMA,
-            "command": command,
-            **asked,
-            "source": dataset.source.path,
-            "seeds": list(seeds),
-            "versions": versions(),
-        }
+        manifest = {"schema": _SCHEMA, **words, "versions": versions()}
         temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
+
+def _trained(
+    plan: TrainingPlan,
+    dataset: Dataset,
+    validation: Dataset | None,
+    folder: Path,
+    seeds: Sequence[int],
+    workers: int | None,
+    on_steps: OnSteps | None,
+) -> list[TrainedRun]:
     num_workers = min(len(seeds), workers or num_cores())
     if num_workers == 1:
         with one_thread():
@@ -119,10 +137,9 @@ def _check_folder(folder: Path, asked: Mapping[str, Any], resume: bool) -> None:
         return
     if not resume:
         raise InputError("out", "must be a new folder", str(folder), "give another one, or go on with resume")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise StorageError(f"{path} is not the manifest of a run: give another folder")
     for name, value in json.loads(json.dumps(asked)).items():
         if found.get(name) != value:
             raise InputError(

@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from offline_eval.datasets.writing import replacing
 from offline_eval.errors import InputError, OfflineEvalError, StorageError
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.recipes import Recipe
+from offline_eval.run_folder import read_json
 
 OnSteps = Callable[[int, int, Mapping[str, float]], None]
 """Told now and then: the seed, the gradient steps since it was told last, and the metrics that were logged last.
@@ -66,9 +69,13 @@ class TrainingPlan:
 
     @property
     def moments(self) -> list[int]:
-        """The gradient steps after which a checkpoint is kept, increasing."""
-        parts = range(1, self.checkpoints + 1)
-        return sorted({max(1, self.gradient_steps * part // self.checkpoints) for part in parts})
+        """The gradient steps after which a checkpoint is kept, increasing.
+
+        Each ends a row of the log: a run that goes on from there has the rows of one that was never stopped.
+        """
+        rows = [self.gradient_steps * part // self.checkpoints for part in range(1, self.checkpoints)]
+        ends = {max(self.log_interval, steps - steps % self.log_interval) for steps in rows}
+        return sorted(ends | ({self.gradient_steps} if self.checkpoints else set()))
 
     @property
     def log_interval(self) -> int:
@@ -174,8 +181,11 @@ def finished_run(folder: Path, seed: int) -> TrainedRun | None:
     """The run that a folder holds, if it is finished."""
     if not ((folder / "model.zip").is_file() and (folder / "run.json").is_file()):
         return None
-    found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return TrainedRun(seed, folder / "model.zip", found["gradient_steps_per_second"], found["final"])
+    found = read_json(folder / "run.json")
+    try:
+        return TrainedRun(seed, folder / "model.zip", found["gradient_steps_per_second"], dict(found["final"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{folder / 'run.json'} is damaged: remove it, then resume") from error
 
 
 def latest_checkpoint(plan: TrainingPlan, folder: Path) -> OfflineAlgorithm | None:
@@ -230,10 +240,15 @@ def _logger(folder: Path, step: int) -> sb3_logger.Logger:
     path = folder / "progress.csv"
     earlier = []
     if step and path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: text for name, text in row.items() if name and text} for row in csv.DictReader(file)]
+        try:
+            text = path.read_bytes().decode()
+            lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+            rows = [{name: cell for name, cell in row.items() if name and cell} for row in lines]
+        except (OSError, ValueError, csv.Error) as error:
+            raise StorageError(f"{path} is damaged ({error}): remove it, then resume; its rows are lost") from error
         earlier = [row for row in rows if row.get(_STEP, "").isdigit() and int(row[_STEP]) <= step]
     table = sb3_logger.CSVOutputFormat(str(path))
+    table.keys = _InOrder()
     for row in earlier:
         table.write({name: _number(text) for name, text in row.items()}, dict.fromkeys(row, ()), int(row[_STEP]))
     formats: list[sb3_logger.KVWriter] = [table]
@@ -242,5 +257,15 @@ def _logger(folder: Path, step: int) -> sb3_logger.Logger:
     return sb3_logger.Logger(str(folder), formats)
 
 
-def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+class _InOrder(list[str]):
+    """The columns of SB3's table, which takes new ones from a set: in another order in every process."""
+
+    def extend(self, columns: Iterable[str]) -> None:
+        super().extend(sorted(columns))
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
