@@ -24,3 +24,9 @@ def check_positive(argument: str, value: object, way_out: str = "", or_zero: boo
     """Raise an InputError unless `value` is a finite number > 0, or >= 0 with `or_zero`."""
     if not is_finite(value) or value < 0 or (value == 0 and not or_zero):
         raise InputError(argument, f"must be a finite number {'>=' if or_zero else '>'} 0", value, way_out)
+
+
+def check_kind(argument: str, value: object, kind: type, way_out: str = "") -> None:
+    """Raise an InputError unless `value` is None or of the kind that the argument wants."""
+    if value is not None and not isinstance(value, kind):
+        raise InputError(argument, f"must be a {kind.__name__}", value, way_out)

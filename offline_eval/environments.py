@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from offline_eval.errors import InputError, OfflineEvalError
+from offline_eval.errors import InputError, OfflineEvalError, bare
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Environment: TypeAlias = "gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv"
 EnvironmentFactory = Callable[[], "Environment"]
 EnvironmentLike: TypeAlias = "str | EnvSpec | EnvironmentFactory | Environment"
+
+_ANY_OF = "must be an environment, an id, a spec or a factory without arguments"
+_WAY_OUT = "a class is one where its constructor needs nothing; else `lambda: MyEnv(...)`"
 
 _NAMESPACE = "offline_eval/"
 _OWN = {
@@ -69,11 +72,52 @@ def environment_factory(env: EnvironmentLike) -> EnvironmentFactory | None:
         return _Make(env)
     if isinstance(env, gym.envs.registration.EnvSpec):
         return _Make(env)
-    if hasattr(env, "step") and hasattr(env, "reset"):
+    # A class has the `step` and `reset` of its instances, and makes them.
+    if not isinstance(env, type) and hasattr(env, "step") and hasattr(env, "reset"):
         return None
     if callable(env):
-        return env
-    raise InputError("env", "must be an environment, an id, a spec or a factory without arguments", env)
+        return _Call(env)
+    raise InputError("env", _ANY_OF, env, _WAY_OUT)
+
+
+class _Call:
+    """Someone's factory, held to what a factory promises."""
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self.factory = factory
+
+    def __call__(self) -> Environment:
+        try:
+            made = self.factory()
+        except OfflineEvalError:
+            raise
+        except Exception as error:  # it wants arguments, or its simulator is missing, or its constructor is broken
+            reason = f"could not be made: {type(error).__name__}: {error}".replace("\n", " ")
+            raise InputError("env", reason, bare(environment_id(self.factory)), f"{_ANY_OF}; {_WAY_OUT}") from error
+        if not is_environment(made):
+            received = made if isinstance(made, str) else type(made).__name__
+            raise InputError("env", "must make a gymnasium environment", received, _not_gymnasium(made))
+        return made  # type: ignore[no-any-return]
+
+
+def is_environment(thing: object) -> bool:
+    """Whether it is a finished environment: an instance of gymnasium's Env or VectorEnv, or of SB3's VecEnv."""
+    import gymnasium as gym
+    from gymnasium.vector import VectorEnv
+
+    if isinstance(thing, gym.Env | VectorEnv):
+        return True
+    from stable_baselines3.common.vec_env import VecEnv
+
+    return isinstance(thing, VecEnv)
+
+
+def _not_gymnasium(made: object) -> str:
+    if isinstance(made, str):
+        return "an id is passed as it is, without a factory"
+    if hasattr(made, "step") and hasattr(made, "reset"):
+        return "derive its class from gymnasium.Env; shimmy converts environments of the older gym"
+    return _WAY_OUT
 
 
 class _Make:
@@ -132,4 +176,5 @@ def environment_id(env: EnvironmentLike) -> str:
     name = getattr(spec, "id", None)
     if isinstance(name, str):
         return name
-    return getattr(env, "__name__", type(env).__name__)
+    made_by = getattr(env, "func", env)  # functools.partial has no name of its own
+    return getattr(made_by, "__name__", type(env).__name__)

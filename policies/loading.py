@@ -101,7 +101,8 @@ def spaces_of(env: EnvironmentLike) -> tuple[Space[Any], Space[Any]]:
     for prefix in ("single_", ""):
         observation_space = getattr(env, f"{prefix}observation_space", None)
         action_space = getattr(env, f"{prefix}action_space", None)
-        if isinstance(observation_space, Space) and isinstance(action_space, Space):
+        # What a class declares, its constructor may change.
+        if isinstance(observation_space, Space) and isinstance(action_space, Space) and not isinstance(env, type):
             return observation_space, action_space
     with _quiet():
         factory = environment_factory(env)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
 from offline_eval.environments import EnvironmentLike, check_registered, environment_factory, environment_id
-from offline_eval.episodes.plan import EpisodePlan
+from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import Episode, Evaluation
 from offline_eval.episodes.rollout import in_order
@@ -34,7 +34,7 @@ _WORTH_A_WORKER = 40_000
 def evaluate(
     model: Predictor | str | Path,
     env: EnvironmentLike,
-    plan: EpisodePlan | None = None,
+    plan: EpisodePlan | int | None = None,
     *,
     rule: Rule | None = None,
     n_envs: int = 8,
@@ -54,7 +54,7 @@ def evaluate(
     Args:
         model: anything with SB3's `predict`, or the file of an SB3 agent.
         env: an id, a spec, a factory, or a finished environment (gymnasium Env or VectorEnv, SB3 VecEnv).
-        plan: the episodes; `EpisodePlan.seeded(20, seed=0)` if left out.
+        plan: the episodes, or how many of them with seeds from 0; 20 if left out.
         rule: steers the policy's actions (`offline_eval.wrappers`).
         n_envs: environments side by side in each process.
         workers: processes; "auto" takes one a core where the plan is long enough to pay for their start.
@@ -93,7 +93,7 @@ def evaluate(
 def evaluate_rules(
     model: Predictor | str | Path,
     env: EnvironmentLike,
-    plan: EpisodePlan | None,
+    plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
     *,
     n_envs: int = WIDTH,
@@ -149,7 +149,7 @@ def evaluate_rules(
 def _play(
     model: Predictor | str | Path,
     env: EnvironmentLike,
-    plan: EpisodePlan | None,
+    plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
     *,
     n_envs: int,
@@ -162,15 +162,16 @@ def _play(
     done: Mapping[str, Collection[Episode]],
     on_episode: Callable[[str, Episode], None] | None,
 ) -> dict[str, Evaluation]:
-    plan = plan or EpisodePlan.seeded()
+    plan = EpisodePlan.seeded() if plan is None else planned(plan)
     if n_envs < 1:
         raise InputError("n_envs", "must be >= 1", n_envs)
     if step_limit is not None and step_limit < 1:
         raise InputError("step_limit", "must be >= 1", step_limit)
     if isinstance(model, str | Path):
         model = load_sb3(model, env, device=device)
-    if not callable(getattr(model, "predict", None)):
-        raise InputError("model", "must have Stable-Baselines3's `predict`", type(model).__name__)
+    if isinstance(model, type) or not callable(getattr(model, "predict", None)):
+        received = bare(f"the class {model.__name__}") if isinstance(model, type) else type(model).__name__
+        raise InputError("model", "must have Stable-Baselines3's `predict`", received, "an agent, or its file")
     if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
         raise InputError(
             "env",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from offline_eval.errors import InputError
@@ -53,3 +54,17 @@ class EpisodePlan:
 
     def __getitem__(self, index: int) -> PlanEntry:
         return self.entries[index]
+
+
+def planned(plan: EpisodePlan | int) -> EpisodePlan:
+    """The plan itself, or so many episodes from seed 0.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(plan, EpisodePlan):
+        return plan
+    if isinstance(plan, bool) or not isinstance(plan, Integral) or plan < 1:
+        way_out = "a number of episodes, EpisodePlan.seeded(20, seed=0), EpisodePlan.of([3, 5, 8])"
+        raise InputError("plan", "must hold at least one episode", plan, way_out)
+    return EpisodePlan.seeded(int(plan))

@@ -87,7 +87,7 @@ def make_seats(env: EnvironmentLike, n_envs: int) -> Seats:
     if isinstance(first, VecEnv):
         return VecEnvSeats(first, owned=factory is not None)
     if not isinstance(first, gym.Env):
-        raise InputError("env", "must make a gymnasium environment", type(first).__name__)
+        raise InputError("env", "must be a gymnasium environment", type(first).__name__)
     return EnvSeats(first, factory, n_envs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import LoggedEpisode
@@ -85,6 +86,7 @@ def diagnose(
         OfflineEvalError: every episode of the policy failed.
         WorkerError: a worker process died.
     """
+    check_kind("plan", plan, DiagnosisPlan)
     plan = plan or (DiagnosisPlan.quick() if quick else DiagnosisPlan())
     keeper, watcher = keeper or Forgetful(), watcher or Silent()
     if environment_factory(env) is None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import LoggedEpisode
@@ -82,6 +83,7 @@ def measure(
         InputError: an argument breaks a rule, or the data, the oracle or the critic are of another environment.
         WorkerError: a worker process died.
     """
+    check_kind("plan", plan, MeasurementPlan, "MeasurementPlan(episodes=20)")
     plan = plan or (MeasurementPlan.quick() if quick else MeasurementPlan())
     names = {"agent": name or _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
     names["reference"] = _name(reference)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.stats import PairedDifference, paired_difference
 from offline_eval.stats.dependent import difference_without_interval
@@ -136,7 +137,7 @@ def steer(
     model: Predictor,
     env: EnvironmentLike,
     variants: Sequence[Variant],
-    plan: EpisodePlan | None = None,
+    plan: EpisodePlan | int | None = None,
     *,
     done: Mapping[str, Sequence[Episode]] | None = None,
     log_states: Callable[[str], Any] | None = None,
@@ -149,13 +150,13 @@ def steer(
         model: anything with SB3's `predict`.
         env: an id, a spec or a factory (a finished environment works too).
         variants: from `steering_variants`, or your own; the unsteered policy is added where it is missing.
-        plan: the episodes; 20 of them if left out.
+        plan: the episodes, or how many, from seed 0; 20 of them if left out.
         done: finished episodes of an interrupted study, by variant.
         log_states: from a variant's name to the folder of its states.
         on_episode: told of each episode as it finishes.
         options: further keywords of `evaluate`.
     """
-    plan = plan or EpisodePlan.seeded()
+    plan = EpisodePlan.seeded() if plan is None else planned(plan)
     if all(variant.rule is not None for variant in variants):
         variants = [Variant(PLAIN, None, 0.0), *variants]
     evaluations: dict[str, Evaluation] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.trajectories import Dataset
@@ -137,6 +138,7 @@ def track(
     Raises:
         InputError: too few checkpoints, or data of another environment.
     """
+    check_kind("plan", plan, MeasurementPlan, "MeasurementPlan(episodes=20)")
     plan = plan or MeasurementPlan.quick()
     files = checkpoints_in(run)
     observation_space, action_space = spaces_of(env)

@@ -9,6 +9,7 @@ from typing import Any
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate_rules
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import actor_of, critic_of
 from offline_eval.stats import PairedDifference, paired_difference
@@ -178,7 +179,7 @@ def tune_steering(
     *,
     controls: Sequence[Variant] | None = None,
     selection_plan: EpisodePlan | None = None,
-    plan: EpisodePlan | None = None,
+    plan: EpisodePlan | int | None = None,
     gate: Gate | None = None,
     done: Callable[[str, str], Sequence[Episode]] | None = None,
     on_episode: Callable[[str, str, Episode], None] | None = None,
@@ -198,7 +199,7 @@ def tune_steering(
         candidates: `tuning_candidates(critic, actor)` if left out, with training where the model can be trained.
         controls: `trivial_controls()` if left out.
         selection_plan: where the choice is made; 10 episodes with seeds from 1000 if left out.
-        plan: fresh episodes; 20 with seeds from 0 if left out.
+        plan: fresh episodes, or how many, from seed 0; 20 if left out.
         gate: what a winner must clear, `Gate()` if left out.
         done: finished episodes of an interrupted call, given "selection" or "confirmation" and a variant's name.
         on_episode: told "selection" or "confirmation", the variant's name and each episode as it finishes.
@@ -210,8 +211,8 @@ def tune_steering(
     if candidates is None:
         candidates = tuning_candidates(critic_of(model) if critic is None else critic, trainable(model))
     controls = trivial_controls() if controls is None else controls
-    selection_plan = selection_plan or EpisodePlan.seeded(10, seed=SELECTION_SEED)
-    plan = plan or EpisodePlan.seeded(20)
+    selection_plan = EpisodePlan.seeded(10, SELECTION_SEED) if selection_plan is None else planned(selection_plan)
+    plan = EpisodePlan.seeded() if plan is None else planned(plan)
     _check(candidates, controls, selection_plan, plan)
 
     def play(part: str, variants: Sequence[Variant], episodes: EpisodePlan) -> dict[str, Evaluation]:

@@ -14,6 +14,7 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.coverage import States, Support
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import spaces_of
 from offline_eval.stats.decisions import Bounds
@@ -26,7 +27,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, planned
+from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened
 from offline_eval.types import FloatArray
 
 _VALIDATION_FRACTION, _SEED = 0.2, 0

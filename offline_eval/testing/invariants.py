@@ -10,12 +10,13 @@ import numpy as np
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, evaluate
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.fingerprint import weights_of
 from offline_eval.testing.deciding import exactly
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.sources import FreshEpisodes
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, planned, refuse_nobody, spoken
+from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, refuse_nobody, spoken
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,6 +6,7 @@ import numpy as np
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.stats.decisions import Bounds
 from offline_eval.testing import questions
@@ -13,7 +14,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, command, opened, planned, refuse_failures
+from offline_eval.testing.subjects import AgentLike, command, opened, refuse_failures
 from offline_eval.types import FloatArray, Predictor, Rule
 
 

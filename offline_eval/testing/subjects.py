@@ -79,21 +79,6 @@ def refuse_nobody(agent: object, argument: str = "agent") -> None:
         raise InputError(argument, "must be an agent", None, "anything with `predict`, or the zip of an SB3 agent")
 
 
-def planned(plan: object) -> EpisodePlan:
-    """The plan itself, or so many episodes from seed 0.
-
-    Raises:
-        InputError: there is no episode in it.
-    """
-    if isinstance(plan, EpisodePlan):
-        return plan
-    if not isinstance(plan, int) or plan < 1:
-        raise InputError(
-            "plan", "must hold at least one episode", plan, "an EpisodePlan, or the most to be played: 500"
-        )
-    return EpisodePlan.seeded(plan)
-
-
 def spoken(plan: EpisodePlan, number: int) -> str:
     """The seeds of the first so many entries, in words."""
     seeds = [entry.seed for entry in plan.entries[:number]]

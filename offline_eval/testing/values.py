@@ -12,6 +12,7 @@ import numpy as np
 from offline_eval.diagnostics.kendall import window_kendall_tau
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.policies import critic_of, load_sb3
 from offline_eval.stats.decisions import Question
@@ -24,7 +25,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, planned
+from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened
 from offline_eval.types import Array, Critic, FloatArray
 
 _NOTHING = float("nan")
