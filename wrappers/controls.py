@@ -17,10 +17,10 @@ from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.types import Array, Remembering, Steered
+from offline_eval.types import Steered
 from offline_eval.wrappers.adaptation import Adapting
 from offline_eval.wrappers.arguments import Numbers, column, numbers
-from offline_eval.wrappers.remembering import begin, reserve, started
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
 from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["MultiplyAction", "Placebo", "RandomDirection", "UniformAction"]
 
 
 @dataclass(frozen=True, eq=False)
-class RandomDirection(SteeringRule):
+class RandomDirection(RuleWrapper):
     """A step in a direction drawn uniformly from the sphere, in the scaled space.
 
     Give one of the two lengths:
@@ -44,6 +44,7 @@ class RandomDirection(SteeringRule):
     """
 
     number_per_row = "step_size"
+    wrapped = "like"
 
     step_size: Numbers | None = None
     like: CriticRule | Adapting | None = None
@@ -61,51 +62,6 @@ class RandomDirection(SteeringRule):
             object.__setattr__(self, "step_size", step_size)
         elif not isinstance(self.like, CriticRule | Adapting):
             raise InputError("like", "must be a rule that asks a critic", self.like, "a number goes into `step_size`")
-
-    @property
-    def device(self) -> th.device:
-        """Where the tensors must lie."""
-        return super().device if self.like is None else self.like.device
-
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows a batch must have; None for any number."""
-        return super().num_rows if self.like is None else self.like.num_rows
-
-    def rows(self, index: Array) -> RandomDirection:
-        """The rule for the rows `index` of the batch."""
-        if self.like is None:
-            return super().rows(index)
-        chosen = self.like.rows(index)
-        return self if chosen is self.like else RandomDirection(like=chosen)
-
-    @property
-    def width(self) -> int | None:
-        """Rows of a padded batch, where `like` remembers and says so; None for the host's own."""
-        return self.like.width if isinstance(self.like, Remembering) else None
-
-    def start(self) -> RandomDirection:
-        """This rule for one host, where `like` remembers: it learns from the states that the control visits."""
-        if self.like is None:
-            return self
-        like: Any = started(self.like)
-        return self if like is self.like else RandomDirection(like=like)
-
-    def begin(self, rows: Array) -> None:
-        """New episodes at these rows, for a `like` that remembers."""
-        if self.like is not None:
-            begin(self.like, rows)
-
-    def reserve(self, num_rows: int) -> None:
-        """Room for so many rows, for a `like` that remembers."""
-        if self.like is not None:
-            reserve(self.like, num_rows)
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """Raise a SpaceError where the rule cannot serve these spaces."""
-        super().check(observation_space, action_space)
-        if self.like is not None:
-            self.like.check(observation_space, action_space)
 
     def noise_shape(self, action_dim: int) -> tuple[int, ...]:
         """The direction, then what `like` draws, in one row."""

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch as th
-from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import CriticError, InputError, bare
-from offline_eval.types import Array, Rule, Startable, Steered
-from offline_eval.wrappers.rules import SteeringRule
+from offline_eval.types import Rule, Startable, Steered
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
 from offline_eval.wrappers.seen_states import leaves, map_record
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _WARM_UPS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class CudaGraph(SteeringRule):
+class CudaGraph(RuleWrapper):
     """A rule whose kernels are recorded and replayed.
 
     Example:
@@ -64,19 +63,6 @@ class CudaGraph(SteeringRule):
                 "rule", "must not learn while it acts", bare(type(self.rule).__name__), "leave the graph away"
             )
 
-    @property
-    def device(self) -> th.device:
-        """The rule's."""
-        return self.rule.device
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """As the rule."""
-        self.rule.check(observation_space, action_space)
-
-    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
-        """What the rule draws."""
-        return self.rule.noise_shape(action_dim)
-
     def start(self) -> Rule:
         """The rule for one host, with graphs of its own; on a device without them the rule itself."""
         return Recorded(self.rule) if self.device.type == "cuda" else self.rule
@@ -87,7 +73,7 @@ class CudaGraph(SteeringRule):
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded(SteeringRule):
+class Recorded(RuleWrapper):
     """A rule with its graphs, for one host; what `CudaGraph.start` makes.
 
     Args:
@@ -101,23 +87,6 @@ class Recorded(SteeringRule):
     )
     _seen: Counter[Any] = field(default_factory=Counter, repr=False)
     _graphs: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def device(self) -> th.device:
-        """The rule's."""
-        return self.rule.device
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """As the rule."""
-        self.rule.check(observation_space, action_space)
-
-    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
-        """What the rule draws."""
-        return self.rule.noise_shape(action_dim)
-
-    def rows(self, index: Array) -> Recorded:
-        """Itself: all rows have the same numbers."""
-        return self
 
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None = None) -> Steered:
         """Replay, where this shape has been recorded."""
@@ -184,8 +153,7 @@ class _Graph:
 
 
 def _learns(rule: Any) -> bool:
-    """Whether a rule, or a rule inside it, keeps a memory of its rows."""
-    inner = [part for name in ("rule", "like") if isinstance(part := getattr(rule, name, None), Rule)]
-    if inner:
-        return any(_learns(part) for part in inner)
+    """Whether a rule, or the rule inside it, keeps a memory of its rows."""
+    if isinstance(rule, RuleWrapper):
+        return _learns(rule.inner)
     return isinstance(rule, Startable) and rule.start() is not rule

@@ -7,7 +7,6 @@ between.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Adaptable, Array, Rule, Steered
 from offline_eval.wrappers.predictor import SteeredPolicy
-from offline_eval.wrappers.remembering import begin, reserve, started
-from offline_eval.wrappers.rules import SteeringRule, _same_box
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
+from offline_eval.wrappers.rules import _same_box, require_continuous
 
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
@@ -31,7 +30,7 @@ __all__ = ["Fused", "fused_policy"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fused(SteeringRule):
+class Fused(RuleWrapper):
     """Acts itself, by the actor's mean action, and steers that by a rule; the actions that come in are not looked at.
 
     `displacement` and the other metrics count from the actor's action.
@@ -63,42 +62,14 @@ class Fused(SteeringRule):
         """The actor's."""
         return self.actor.device
 
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows a batch must have; None for any number."""
-        return None if self.rule is None else self.rule.num_rows
-
     def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
         """Raise a SpaceError where the rule cannot serve these spaces."""
+        require_continuous(type(self).__name__, action_space)
         super().check(observation_space, action_space)
         if not _same_box(self.actor.action_space, action_space):
             raise SpaceError(
                 "actor", f"must be made for the environment's actions, {action_space}", self.actor.action_space
             )
-        if self.rule is not None:
-            self.rule.check(observation_space, action_space)
-
-    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
-        """What the rule draws."""
-        return () if self.rule is None else self.rule.noise_shape(action_dim)
-
-    def rows(self, index: Array) -> Fused:
-        """The same for the rows `index` of the batch."""
-        return self._around(None if self.rule is None else self.rule.rows(index))
-
-    def start(self) -> Fused:
-        """The same for one host."""
-        return self._around(None if self.rule is None else started(self.rule))
-
-    def begin(self, rows: Array) -> None:
-        """New episodes at these rows, for a rule that remembers."""
-        if self.rule is not None:
-            begin(self.rule, rows)
-
-    def reserve(self, num_rows: int) -> None:
-        """Room for so many rows, for a rule that remembers."""
-        if self.rule is not None:
-            reserve(self.rule, num_rows)
 
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None = None) -> Steered:
         """Act and steer, given noise (batch, *noise_shape)."""
@@ -115,13 +86,6 @@ class Fused(SteeringRule):
         }
         return Steered(after, {**measured, **metrics})
 
-    def _around(self, rule: Rule | None) -> Fused:
-        if rule is self.rule:
-            return self
-        chosen = copy(self)
-        object.__setattr__(chosen, "rule", rule)
-        return chosen
-
 
 def fused_policy(actor: Adaptable, rule: Rule | None = None, seed: int | None = None) -> SteeredPolicy:
     """A policy with `predict` around `Fused(actor, rule)`: it goes into `evaluate` and `evaluate_policy`.
@@ -136,7 +100,7 @@ def fused_policy(actor: Adaptable, rule: Rule | None = None, seed: int | None = 
 
 def _serves_anywhere(rule: Rule) -> bool:
     """Whether a rule holds nothing that lies on a device: it says CPU, and has no critic."""
-    return rule.device.type == "cpu" and all(getattr(rule, name, None) is None for name in ("critic", "like", "rule"))
+    return rule.device.type == "cpu" and all(getattr(rule, name, None) is None for name in ("critic", "inner"))
 
 
 class _Nobody:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch as th
-from gymnasium import Space
 from torch import Tensor
 
 from offline_eval.errors import InputError, bare
-from offline_eval.types import Array, Critic, Remembering, Rule, Steered
+from offline_eval.types import Critic, Rule, Steered
 from offline_eval.wrappers.guards import Guard, Verdict, between
-from offline_eval.wrappers.remembering import begin, reserve, started
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
 from offline_eval.wrappers.rules import CriticRule
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ __all__ = ["Guarded", "held_back"]
 
 
 @dataclass(frozen=True, eq=False)
-class Guarded(CriticRule):
+class Guarded(CriticRule, RuleWrapper):
     """A rule whose steps a guard may hold back.
 
     Its metrics are those of the rule, of the step that is taken in the end, and one more: `gated`, the share of the
@@ -64,41 +62,6 @@ class Guarded(CriticRule):
             object.__setattr__(self, "critic", critic)
         super().__post_init__()
 
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows a batch must have; None for any number."""
-        return self.rule.num_rows
-
-    def rows(self, index: Array) -> Guarded:
-        """The rule for the rows `index` of the batch."""
-        return self._around(self.rule.rows(index))
-
-    @property
-    def width(self) -> int | None:
-        """Rows of a padded batch, where the rule remembers and says so; None for the host's own."""
-        return self.rule.width if isinstance(self.rule, Remembering) else None
-
-    def start(self) -> Guarded:
-        """This rule for one host, with a memory of its own where the rule inside remembers."""
-        return self._around(started(self.rule))
-
-    def begin(self, rows: Array) -> None:
-        """New episodes at these rows, for a rule that remembers. It goes on learning from what the guard held back."""
-        begin(self.rule, rows)
-
-    def reserve(self, num_rows: int) -> None:
-        """Room for so many rows, for a rule that remembers."""
-        reserve(self.rule, num_rows)
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """Raise a SpaceError where the rule or the guard's critic cannot serve these spaces."""
-        self.rule.check(observation_space, action_space)
-        super().check(observation_space, action_space)
-
-    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
-        """What the rule draws."""
-        return self.rule.noise_shape(action_dim)
-
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None = None) -> Steered:
         """Steer scaled actions (batch, action_dim) given noise (batch, *noise_shape)."""
         proposed = self.rule(observations, actions, noise)
@@ -127,13 +90,6 @@ class Guarded(CriticRule):
             # NaN says that the policy's own action has no value: a host refuses such a critic, and must see it.
             metrics["predicted_gain"] = th.where(promised.isnan(), promised, metrics["predicted_gain"])
         return Steered(th.where(used[:, None], taken, actions), metrics)
-
-    def _around(self, rule: Rule) -> Guarded:
-        if rule is self.rule:
-            return self
-        chosen = copy(self)
-        object.__setattr__(chosen, "rule", rule)
-        return chosen
 
 
 def held_back(

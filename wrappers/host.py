@@ -104,7 +104,7 @@ class Steering:
                 raise InputError("width", 'must be a number of rows, None or "auto"', width)
             width = WIDTH if rule.device.type == "cpu" else None
         self.rule = started(rule)
-        self.width, self.action_space = width_of(self.rule, width), action_space
+        self.width, self.action_space = width and (width_of(self.rule) or width), action_space
         self.scale = ActionScale(action_space)
         self.action_dim = int(np.prod(action_space.shape or (1,)))
         self.noise_shape = rule.noise_shape(self.action_dim)

@@ -23,6 +23,7 @@ from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Rule, Steered
 from offline_eval.wrappers.arguments import check_positive, check_whole
 from offline_eval.wrappers.directions import Min, Reduction
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
 from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class BestNear(CriticRule):
 
 
 @dataclass(frozen=True, eq=False)
-class Where:
+class Where(RuleWrapper):
     """A rule that acts where a mask of the observations says so, and leaves the policy's action alone elsewhere.
 
     What the rule reports counts as 0 where it does not act; `acted` is 1 where it does.
@@ -256,29 +257,6 @@ class Where:
 
     rule: Rule
     region: Callable[[TensorObservations], Tensor]
-
-    @property
-    def device(self) -> th.device:
-        """Where the tensors must lie."""
-        return self.rule.device
-
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows a batch must have; None for any number."""
-        return self.rule.num_rows
-
-    def rows(self, index: Array) -> Where:
-        """The rule for the rows `index` of the batch."""
-        chosen = self.rule.rows(index)
-        return self if chosen is self.rule else Where(chosen, self.region)
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """Raise a SpaceError where the rule cannot serve these spaces."""
-        self.rule.check(observation_space, action_space)
-
-    def noise_shape(self, action_dim: int) -> tuple[int, ...]:
-        """The rule's."""
-        return self.rule.noise_shape(action_dim)
 
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
         """Steer scaled actions (batch, action_dim) where the region says so."""

@@ -34,18 +34,17 @@ def reserve(rule: Rule, num_rows: int) -> None:
         rule.reserve(num_rows)
 
 
-def width_of(rule: Rule, width: int | None) -> int | None:
-    """Rows of a padded batch: the host's `width`, unless the rule asks a critic about many states for each row."""
-    if width is None or not isinstance(rule, Remembering) or rule.width is None:
-        return width
-    return rule.width
+def width_of(rule: Rule) -> int | None:
+    """Rows of a padded batch that a rule wants, since it asks a critic about many states for each; None for any."""
+    return rule.width if isinstance(rule, Remembering) else None
 
 
 def forgets(rule: Rule | None) -> bool:
-    """Whether every episode begins anew under this rule, and under the rules inside it: only then are they independent.
+    """Whether every episode begins anew under this rule, and under the rule inside it: only then are they independent.
 
-    Rules that hold another call it `like` or `rule`; one that never forgets says so by `reset.forgets`.
+    A rule that never forgets says so by `reset.forgets`.
     """
-    inner = [getattr(rule, name, None) for name in ("like", "rule")]
+    if rule is None:
+        return True
     forgetful = getattr(getattr(rule, "reset", None), "forgets", True)
-    return bool(forgetful) and all(forgets(part) for part in inner if part is not None)
+    return bool(forgetful) and forgets(getattr(rule, "inner", None))

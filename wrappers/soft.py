@@ -25,10 +25,11 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.types import Array, Critic, Steered
+from offline_eval.types import Critic, Steered
 from offline_eval.wrappers.arguments import Numbers, column, numbers
 from offline_eval.wrappers.directions import Min, Reduction
 from offline_eval.wrappers.priors import PolicyPrior, Prior
+from offline_eval.wrappers.rule_wrapper import RuleWrapper
 from offline_eval.wrappers.rules import SteeringRule, heads, reduced, required, same_observations
 from offline_eval.wrappers.seen_states import map_record
 
@@ -194,7 +195,7 @@ class SoftSteer(SteeringRule):
 
 
 @dataclass(frozen=True, eq=False)
-class ShuffledSoftSteer(SteeringRule):
+class ShuffledSoftSteer(RuleWrapper):
     """Control: a `SoftSteer` whose values change places at random among the actions of each state.
 
     Args:
@@ -202,35 +203,13 @@ class ShuffledSoftSteer(SteeringRule):
             lie is not.
     """
 
+    wrapped = "like"
+
     like: SoftSteer
 
     def __post_init__(self) -> None:
         if not isinstance(self.like, SoftSteer):
             raise InputError("like", "must be a SoftSteer", bare(type(self.like).__name__))
-
-    @property
-    def device(self) -> th.device:
-        """The critic's."""
-        return self.like.device
-
-    @property
-    def num_rows(self) -> int | None:
-        """How many rows a batch must have; None for any number."""
-        return self.like.num_rows
-
-    def rows(self, index: Array) -> ShuffledSoftSteer:
-        """The rule for the rows `index` of the batch."""
-        chosen = self.like.rows(index)
-        return self if chosen is self.like else ShuffledSoftSteer(chosen)
-
-    def of_policy(self, policy: Any) -> ShuffledSoftSteer:
-        """The control for this policy."""
-        chosen = self.like.of_policy(policy)
-        return self if chosen is self.like else ShuffledSoftSteer(chosen)
-
-    def check(self, observation_space: Space[Any] | None, action_space: Space[Any]) -> None:
-        """As the rule."""
-        self.like.check(observation_space, action_space)
 
     def noise_shape(self, action_dim: int) -> tuple[int, ...]:
         """A number an action for the order, then what the rule draws."""
