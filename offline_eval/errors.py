@@ -16,13 +16,29 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 _LONGEST_VALUE = 160
 
 
+def printable(text: str) -> str:
+    """Text of a stranger on one line: what would steer a terminal is shown as it would be written in Python.
+
+    That is control characters (also line ends), what turns the direction of writing, and bytes that are no text.
+    """
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter if unicodedata.category(letter) == "Zs" else letter.encode("unicode_escape").decode()
+
+
 class OfflineEvalError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; its message is one line that a terminal can show."""
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(printable(word) if isinstance(word, str) else word for word in words))
 
 
 class InputError(OfflineEvalError, ValueError):

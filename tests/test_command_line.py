@@ -162,7 +162,7 @@ AGENT, ENV = "AGENT", ["--env", "Pendulum-v1"]
         (["evaluate", AGENT, *ENV, "--workers", "many"], '`--workers` must be a number or "auto". Received'),
         (["evaluate", AGENT, *ENV, "--resume"], "`--resume` needs the folder to go on with"),
         (["evaluate", AGENT, *ENV, "--log-states"], "`--log-states` needs a folder"),
-        (["evaluate", AGENT, *ENV, "--out", "FILE/run"], "`out` cannot be written"),
+        (["evaluate", AGENT, *ENV, "--out", "FILE/run"], "`--out` must lie in a folder"),
         (["evaluate", AGENT], "the following arguments are required: --env"),
         (["steer", AGENT, *ENV, "--step-sizes", "a,b"], "`--step-sizes` must be numbers with commas"),
         (["steer", AGENT, *ENV, "--step-sizes", "-0.1"], "`step_size` must be"),

@@ -12,6 +12,7 @@ import pytest
 FLOORS = [
     ["types", "errors", "lazy"],
     ["batching", "checks", "spaces", "stats", "environments", "provenance", "simulator", "processes", "files"],
+    ["configured"],
     ["datasets"],
     ["policies", "wrappers", "diagnostics"],
     ["episodes", "problems"],

@@ -7,14 +7,18 @@ value and the way out).
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 from offline_eval import __version__
-from offline_eval.errors import OfflineEvalError
+from offline_eval.cli.arguments import resolve_environment
+from offline_eval.cli.words import check_words
+from offline_eval.errors import OfflineEvalError, printable
 
 _COMMANDS = (
     "demo",
@@ -37,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"offline-eval: {message}. See `{self.prog} --help`\n")
+        self.exit(2, f"offline-eval: {printable(message)}. See `{self.prog} --help`\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,23 +61,67 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command, and in `command_line` what was typed."""
-    arguments = build_parser().parse_args(argv)
+    """The arguments of a command, and in `command_line` what was typed.
+
+    Raises:
+        InputError: one of them cannot be right; this is found before anything heavy is imported.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
     arguments.command_line = shlex.join(["offline-eval", *argv])
+    check_words(parser, arguments)
+    resolve_environment(arguments)
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    arguments = parse(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
         code = arguments.run(arguments)
+        sys.stdout.flush()
     except OfflineEvalError as error:
-        print(f"offline-eval: {error}", file=sys.stderr)
-        return 2
+        return _say(str(error), 2)
     except BrokenPipeError:  # `offline-eval … | head`
+        _discard_output()
         return 0
     except KeyboardInterrupt:
-        print("offline-eval: interrupted; with --out, --resume goes on", file=sys.stderr)
-        return 130
+        return _say("interrupted; with --out, --resume goes on", 130)
+    except MemoryError:
+        return _say("the memory is full: ask for less at once", 2)
+    except OSError as error:  # a full disk, or one that went: the world's fault and not the program's
+        where = f"{error.filename}: " if error.filename is not None else ""
+        if error.filename is None:
+            _discard_output()
+        return _say(f"{where}{error.strerror or error}", 2)
     return code or 0
+
+
+def _say(message: str, code: int) -> int:
+    with suppress(OSError, ValueError):
+        print(f"offline-eval: {printable(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _open_closed_streams() -> None:
+    """A closed stdin, stdout or stderr becomes one that swallows everything: else the next file gets its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, it stays open
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is shown escaped
+
+
+def _discard_output() -> None:
+    """What nobody can take must not be tried again when the program ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -8,21 +8,74 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from offline_eval.errors import InputError
+from offline_eval.cli.words import DATA, NEW_FOLDER, STATISTICS
+from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
     from offline_eval.episodes import EpisodePlan
 
 Number = TypeVar("Number", int, float)
+_LARGEST = 1e12
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
     """`--env`, `--device`, `--normalize`: where and how an agent is opened."""
     parser.add_argument("--env", required=True, metavar="ID", help="id of a gymnasium environment")
+    add_environment_options(parser)
     parser.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda (default: auto)")
     parser.add_argument(
-        "--normalize", metavar="FILE", help="statistics of a VecNormalize: what the agent saw in training"
+        "--normalize",
+        type=STATISTICS,
+        metavar="FILE",
+        help="statistics of a VecNormalize: what the agent saw in training",
     )
+
+
+def add_environment_options(parser: argparse.ArgumentParser) -> None:
+    """`--env-kwargs`, `--wrapper`: how the environment of `--env` is made."""
+    parser.add_argument(
+        "--env-kwargs",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the environment's constructor: g=5.0 domain=shift (literals of Python, or else text)",
+    )
+    parser.add_argument(
+        "--wrapper",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="around the environment, with its arguments in brackets: 'gymnasium.wrappers:TimeAwareObservation"
+        "(flatten=False)'; repeatable, the innermost first",
+    )
+
+
+def env_id_of(arguments: argparse.Namespace) -> str:
+    """The id in `--env`, whatever else was said of the environment."""
+    return str(getattr(arguments.env, "env_id", arguments.env))
+
+
+def resolve_environment(arguments: argparse.Namespace) -> None:
+    """Put an environment that makes itself in the place of an id with arguments or wrappers; refuse an unknown id.
+
+    Raises:
+        InputError: the id, an argument or a wrapper is not what it must be.
+    """
+    env = getattr(arguments, "env", None)
+    kwargs, wrappers = getattr(arguments, "env_kwargs", None), getattr(arguments, "wrapper", None)
+    if env is None:
+        for name, given in (("--env-kwargs", kwargs), ("--wrapper", wrappers)):
+            if given:
+                raise InputError(name, "needs the environment that it is for", given, "add --env ID")
+        return
+    from offline_eval.environments import check_registered
+
+    check_registered(env, "--env")
+    if kwargs or wrappers:
+        from offline_eval.configured import configured
+
+        arguments.env = configured(env, kwargs or (), wrappers or ())
 
 
 def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
@@ -44,7 +97,9 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
 
 def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
     """`--dataset`, `--gradient-steps` and the words of training that every algorithm has."""
-    parser.add_argument("--dataset", required=True, metavar="FILE", help="data set to learn from: a file or a folder")
+    parser.add_argument(
+        "--dataset", type=DATA, required=True, metavar="FILE", help="data set to learn from: a file or a folder"
+    )
     parser.add_argument(
         "--gradient-steps", type=int, default=gradient_steps, metavar="N", help="(default: %(default)s)"
     )
@@ -73,7 +128,9 @@ def training_words(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """`--log-states`, `--out`, `--resume`, `--json`: where results go."""
     parser.add_argument("--log-states", action="store_true", help="write every visited state to DIR/states")
-    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, states/")
+    parser.add_argument(
+        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, states/"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -130,7 +187,13 @@ def parse(word: str, kind: Callable[[str], Number], argument: str, rule: str) ->
 def numbers(words: str, kind: Callable[[str], Number], argument: str) -> list[Number]:
     """A comma-separated list of numbers."""
     rule = "must be numbers with commas between them"
-    return [parse(word.strip(), kind, argument, rule) for word in words.split(",") if word.strip()]
+    if not words.strip():
+        return []
+    found = [parse(word.strip(), kind, argument, rule) for word in words.split(",")]
+    for number in found:
+        if not abs(number) < _LARGEST:
+            raise InputError(argument, f"must be finite numbers below {_LARGEST:g}", words)
+    return found
 
 
 def choose(word: str, choices: dict[str, Any], argument: str) -> Any:
@@ -138,6 +201,11 @@ def choose(word: str, choices: dict[str, Any], argument: str) -> Any:
     if word not in choices:
         raise InputError(argument, f"must be one of {', '.join(choices)}", word)
     return choices[word]
+
+
+def print_text(text: str) -> None:
+    """Lines on stdout; what would steer the terminal is shown and not obeyed."""
+    print("\n".join(map(printable, text.split("\n"))))
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from offline_eval.cli.arguments import add_environment, check_at_least, numbers, parse, print_json
+from offline_eval.cli.arguments import add_environment, check_at_least, numbers, parse, print_json, print_text
+from offline_eval.cli.words import AGENT_OR_RANDOM, NEW_FILE
 from offline_eval.errors import InputError
 
 HELP = "make a data set from an agent or from random actions"
@@ -13,7 +14,9 @@ _FLAT = (".hdf5", ".h5")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help='zip of an SB3 or sb3-contrib agent, or the word "random"')
+    parser.add_argument(
+        "agent", type=AGENT_OR_RANDOM, metavar="AGENT", help='zip of an SB3 or sb3-contrib agent, or the word "random"'
+    )
     add_environment(parser)
     parser.add_argument("--steps", required=True, metavar="N", help="steps at least; episodes stay whole")
     parser.add_argument("--noise", default="0", help="Gaussian noise in the scaled space: 0.1,0.5,1.0 (default: 0)")
@@ -22,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help="FILE.hdf5 in D4RL's flat layout, or else a folder: a log"
+        "--out",
+        type=NEW_FILE,
+        required=True,
+        metavar="FILE",
+        help="FILE.hdf5 in D4RL's flat layout, or else a folder: a log",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -43,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise InputError("--out", "must not exist yet", arguments.out, "give another name")
     from offline_eval.cli.progress import Progress
+    from offline_eval.environments import environment_id
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.tables import columns, number
     from offline_eval.studies.collection import collect, levels_of, save_flat
@@ -52,7 +60,13 @@ def run(arguments: argparse.Namespace) -> None:
         model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     flat = out.suffix in _FLAT
     # What is asked for is in the name, so that only the same command goes on with what was interrupted.
-    asked = (arguments.env, weights_hash(model) if model is not None else None, noise, epsilon, arguments.seed)
+    asked = (
+        environment_id(arguments.env),
+        weights_hash(model) if model is not None else None,
+        noise,
+        epsilon,
+        arguments.seed,
+    )
     folder = out.with_name(f".{out.name}.{hashlib.sha256(repr(asked).encode()).hexdigest()[:12]}.parts")
     with Progress(num_steps, "collect", unit="step") as progress:
         log = collect(
@@ -86,7 +100,13 @@ def run(arguments: argparse.Namespace) -> None:
         shutil.rmtree(folder)
     else:
         folder.rename(out)
-    result = {"env": arguments.env, "out": str(out), "steps": total, "episodes": len(log), "levels": levels}
+    result = {
+        "env": environment_id(arguments.env),
+        "out": str(out),
+        "steps": total,
+        "episodes": len(log),
+        "levels": levels,
+    }
     if arguments.json:
         print_json(result)
         return
@@ -101,4 +121,4 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for row in levels
     ]
-    print("\n".join([f"{out}: {total} steps in {len(log)} episodes", "", *columns(cells, ">>>>>")]))
+    print_text("\n".join([f"{out}: {total} steps in {len(log)} episodes", "", *columns(cells, ">>>>>")]))

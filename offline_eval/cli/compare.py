@@ -13,7 +13,9 @@ from offline_eval.cli.arguments import (
     episode_plan,
     evaluate_options,
     print_json,
+    print_text,
 )
+from offline_eval.cli.words import AGENTS
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument(
         "agents",
+        type=AGENTS,
         metavar="AGENT",
         nargs="+",
         help="zip of an agent, or a folder with one training seed in each seed_*/model.zip; the first is the baseline",
@@ -43,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     if len(arguments.agents) < 2:
         raise InputError("AGENT", "must be at least two agents", arguments.agents, "`evaluate` plays a single one")
     from offline_eval.cli.run import Run, difference_json, evaluation_json, names_of
+    from offline_eval.environments import environment_id
     from offline_eval.episodes import evaluate
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.tables import comparison_table
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         rows = comparison_rows(evaluations)
         result = {
-            "env": arguments.env,
+            "env": environment_id(arguments.env),
             "rows": [
                 {
                     "agent": row.name,
@@ -92,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(comparison_table(rows, arguments.env))
+        print_text(comparison_table(rows, environment_id(arguments.env)))
 
 
 def _training_seeds(agent: str) -> list[Path]:

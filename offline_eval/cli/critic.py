@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from offline_eval.cli.arguments import add_training, check_at_least, print_json, training_words
+from offline_eval.cli.arguments import (
+    add_environment_options,
+    add_training,
+    check_at_least,
+    print_json,
+    print_text,
+    training_words,
+)
+from offline_eval.cli.words import AGENT, NEW_FILE, STATISTICS
 from offline_eval.errors import InputError
 
 HELP = "fit the Q of any agent on a data set (for `steer --critic`)"
@@ -14,14 +22,15 @@ _GAMMA = 0.99
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_training(parser, gradient_steps=100_000)
     parser.add_argument("--env", metavar="ID", help="where the agent was trained, if the data do not say its spaces")
-    parser.add_argument("--normalize", metavar="FILE", help="statistics of the agent's VecNormalize")
+    add_environment_options(parser)
+    parser.add_argument("--normalize", type=STATISTICS, metavar="FILE", help="statistics of the agent's VecNormalize")
     parser.add_argument("--gamma", type=float, help=f"discount a step (default: the agent's, else {_GAMMA})")
     parser.add_argument("--stochastic", action="store_true", help="value the agent's draws instead of its mean action")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="zip that receives the critic")
+    parser.add_argument("--out", type=NEW_FILE, required=True, metavar="FILE", help="zip that receives the critic")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
@@ -74,4 +83,6 @@ def run(arguments: argparse.Namespace) -> None:
             f"{number(fitted.initial_value)} (discounted return, mean of {fitted.num_starts} starts)",
         ),
     ]
-    print("\n".join([f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}", "", *columns(rows, "<<")]))
+    print_text(
+        "\n".join([f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}", "", *columns(rows, "<<")])
+    )

@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import choose, print_json
+from offline_eval.cli.arguments import add_environment_options, choose, print_json, print_text
+from offline_eval.cli.words import DATA, NEW_FILE
+from offline_eval.environments import environment_id
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
     from gymnasium import Space
 
     from offline_eval.datasets import Dataset
+    from offline_eval.environments import EnvironmentLike
 
 HELP = "describe, check or convert a data set"
 
@@ -30,24 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("convert", _convert, "write the same trajectories in another layout"),
     ):
         task = tasks.add_parser(name, help=explanation, description=explanation)
-        task.add_argument("path", metavar="PATH", help=_FORMATS)
+        task.add_argument("path", type=DATA, metavar="PATH", help=_FORMATS)
         task.add_argument(
             "--env",
             metavar="ID",
             help="environment of the data, instead of what the file says: it is made for its spaces",
         )
+        add_environment_options(task)
         task.add_argument("--max-episode-steps", type=int, help="the environment's time limit, where the file has none")
         if name == "convert":
-            task.add_argument("--out", required=True, metavar="PATH", help="new file or folder")
+            task.add_argument("--out", type=NEW_FILE, required=True, metavar="PATH", help="new file or folder")
             task.add_argument("--layout", default="d4rl", help="d4rl, minari or packed (default: %(default)s)")
         else:
             task.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        task.set_defaults(task=run_task)
+        task.set_defaults(run_task=run_task)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; 1 where the doctor found an error."""
-    task: Callable[[argparse.Namespace], int] = arguments.task
+    task: Callable[[argparse.Namespace], int] = arguments.run_task
     return task(arguments)
 
 
@@ -60,7 +64,7 @@ def _describe(arguments: argparse.Namespace) -> int:
     else:
         from offline_eval.report.data_tables import description_table
 
-        print(description_table(description))
+        print_text(description_table(description))
     return 0
 
 
@@ -73,14 +77,14 @@ def _check(arguments: argparse.Namespace) -> int:
         arguments.path,
         action_space=action_space,
         max_episode_steps=arguments.max_episode_steps,
-        env_id=arguments.env,
+        env_id=None if arguments.env is None else environment_id(arguments.env),
     )
     if arguments.json:
         print_json({"findings": [finding.as_dict() for finding in findings]})
     else:
         from offline_eval.report.data_tables import findings_table
 
-        print(findings_table(findings))
+        print_text(findings_table(findings))
     return int(has_errors(findings))
 
 
@@ -95,7 +99,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         raise InputError("--out", "must not exist yet", arguments.out, "name another path, or remove this one first")
     dataset = _open(arguments)
     save_dataset(dataset, out, arguments.layout)
-    print(f"{len(dataset)} trajectories, {dataset.num_steps} steps: {arguments.out}")
+    print_text(f"{len(dataset)} trajectories, {dataset.num_steps} steps: {arguments.out}")
     return 0
 
 
@@ -110,15 +114,15 @@ def _open(arguments: argparse.Namespace) -> Dataset:
         action_space=action_space,
         max_episode_steps=arguments.max_episode_steps,
     )
-    return dataset if arguments.env is None else replace(dataset, source=replace(dataset.source, env_id=arguments.env))
+    if arguments.env is None:
+        return dataset
+    return replace(dataset, source=replace(dataset.source, env_id=environment_id(arguments.env)))
 
 
-def _spaces(env_id: str | None) -> tuple[Space[Any] | None, Space[Any] | None]:
+def _spaces(env: EnvironmentLike | None) -> tuple[Space[Any] | None, Space[Any] | None]:
     """Observation and action space of the environment that `--env` names."""
-    if env_id is None:
+    if env is None:
         return None, None
-    from offline_eval.environments import check_registered
     from offline_eval.policies import spaces_of
 
-    check_registered(env_id, "--env")
-    return spaces_of(env_id)
+    return spaces_of(env)

@@ -7,6 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
+from offline_eval.cli.words import NEW_FOLDER
 from offline_eval.errors import InputError
 
 HELP = "see it work: data, an agent, its verdict, and what steering mends"
@@ -24,7 +25,9 @@ _DRAWN = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("--out", metavar="DIR", default="offline-eval-demo", help="new folder (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=NEW_FOLDER, metavar="DIR", default="offline-eval-demo", help="new folder (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

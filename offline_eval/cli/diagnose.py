@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+from offline_eval.cli.arguments import add_environment, check_at_least, env_id_of, print_json, print_text
+from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,16 +22,21 @@ HELP = "tell which bottleneck holds an agent back"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
-    parser.add_argument("--dataset", required=True, metavar="D", help="what it was trained on: a file or a folder")
-    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is asked (default: AGENT's own)")
+    parser.add_argument(
+        "--dataset", type=DATA, required=True, metavar="D", help="what it was trained on: a file or a folder"
+    )
+    parser.add_argument(
+        "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is asked (default: AGENT's own)"
+    )
     parser.add_argument(
         "--critic-dataset",
+        type=DATA,
         metavar="D",
         help="what the critic was trained on, where that is other data: its actions count",
     )
-    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent that does what is right")
+    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent that does what is right")
     parser.add_argument("--quick", action="store_true", help="20 episodes: under 2 minutes for a Hopper")
     parser.add_argument("--episodes", type=int, metavar="N", help="of every rung (default: 50, with --quick 20)")
     parser.add_argument(
@@ -52,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="extract DDPG+BC and AWR from the same critic, in so many gradient steps each; 0 for not (default: 2000, "
         "with --quick 0)",
     )  # fmt: skip
-    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, report.html and more")
+    parser.add_argument(
+        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, report.html and more"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -141,12 +149,13 @@ def run(arguments: argparse.Namespace) -> None:
             name=name,
             asked=Asked(
                 arguments.agent,
-                arguments.env,
+                env_id_of(arguments),
                 arguments.dataset,
                 plan.num_steps,
                 critic=arguments.critic,
                 critic_dataset=arguments.critic_dataset,
                 oracle=arguments.oracle,
+                env_options=getattr(arguments.env, "options", ()),
             ),
             folder=None if folder is None else folder.path,
             keeper=None if folder is None else _InFolder(folder),
@@ -161,19 +170,20 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(diagnosis_table(result))
+        print_text(diagnosis_table(result))
 
 
 def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, digest: str | None) -> RunFolder | None:
     if not arguments.out:
         return None
+    from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
     from offline_eval.studies.diagnosis_records import POLICY
 
     asked = {
-        "env": arguments.env,
+        "env": environment_id(arguments.env),
         "agents": {name: digest},
         "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
         "variants": {POLICY: None},

@@ -12,7 +12,10 @@ from offline_eval.cli.arguments import (
     episode_plan,
     evaluate_options,
     print_json,
+    print_text,
 )
+from offline_eval.cli.words import AGENT
+from offline_eval.errors import printable
 
 HELP = "play an agent on seeded episodes"
 _VARIANT = "plain"
@@ -20,7 +23,7 @@ _VARIANT = "plain"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
     add_episodes(parser)
     add_output(parser)
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.tables import evaluation_table
 
-    name = Path(arguments.agent).name
+    name = printable(Path(arguments.agent).name)
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     with Run(arguments, plan, {_VARIANT: None}, {name: weights_hash(model)}, asked) as current:
@@ -54,4 +57,4 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(evaluation_table(evaluation, name))
+        print_text(evaluation_table(evaluation, name))

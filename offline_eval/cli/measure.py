@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+from offline_eval.cli.arguments import add_environment, check_at_least, print_json, print_text
+from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,14 +19,18 @@ _VARIANT = "plain"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
-    parser.add_argument("--dataset", metavar="D", help="what the agent was trained on: a file or a folder")
-    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
-    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)")
-    parser.add_argument("--reference", metavar="FILE", help="zip of an agent whose bias is subtracted")
+    parser.add_argument("--dataset", type=DATA, metavar="D", help="what the agent was trained on: a file or a folder")
+    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
+    parser.add_argument(
+        "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)"
+    )
+    parser.add_argument("--reference", type=AGENT, metavar="FILE", help="zip of an agent whose bias is subtracted")
     add_plan(parser)
-    parser.add_argument("--out", metavar="DIR", help="run folder: manifest.json, episodes.csv, states/, report.html")
+    parser.add_argument(
+        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, states/, report.html"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -71,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     from offline_eval.cli.progress import Stages
     from offline_eval.cli.run import names_of, write_report
+    from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.provenance import recipe
@@ -85,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {}
     if arguments.out:
         asked = {
-            "env": arguments.env,
+            "env": environment_id(arguments.env),
             "agents": {names[arguments.agent]: weights_hash(model)},
             "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
             "variants": {_VARIANT: None},
@@ -128,4 +134,4 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(measurement_table(result))
+        print_text(measurement_table(result))

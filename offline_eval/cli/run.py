@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.progress import Progress
-from offline_eval.errors import OfflineEvalError
+from offline_eval.environments import environment_id
+from offline_eval.errors import OfflineEvalError, printable
 
 if TYPE_CHECKING:
     from offline_eval.datasets.trajectories import Dataset
@@ -42,7 +43,7 @@ class Run:
             from offline_eval.run_folder import RunFolder, plan_to_json
 
             asked = {
-                "env": arguments.env,
+                "env": environment_id(arguments.env),
                 "agents": dict(agents),
                 "plan": plan_to_json(plan),
                 "variants": dict(variants),
@@ -121,7 +122,7 @@ def described(dataset: Dataset) -> str:
 
 def names_of(paths: Iterable[str]) -> list[str]:
     """Short names of files that tell them apart: the file's, or with folders where two files share it."""
-    parts = [Path(path).parts for path in paths]
+    parts = [tuple(map(printable, Path(path).parts)) for path in paths]
     for depth in range(1, max(len(part) for part in parts) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(set(parts)):

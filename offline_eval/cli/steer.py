@@ -17,8 +17,10 @@ from offline_eval.cli.arguments import (
     evaluate_options,
     numbers,
     print_json,
+    print_text,
 )
-from offline_eval.errors import InputError, MissingExtra
+from offline_eval.cli.words import AGENT, LISTING
+from offline_eval.errors import InputError, MissingExtra, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +32,14 @@ HELP = "steer an agent by its critic, beside controls"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
+    parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
-    parser.add_argument("--critic", metavar="FILE", help="zip of an agent whose critic steers (default: AGENT's own)")
+    parser.add_argument(
+        "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic steers (default: AGENT's own)"
+    )
     parser.add_argument(
         "--step-sizes",
+        type=LISTING,
         default="0,0.05,0.2",
         help="OPEX steps in the scaled action space, or auto: a gated trial of two decades of them and of other rules "
         "on selection seeds, its winner confirmed on the episodes asked for (default: %(default)s)",
@@ -49,19 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direction", default="l2", help="of a step: raw (the paper's), l2 or sign (default: l2)")
     parser.add_argument("--num-steps", type=int, default=1, help="OPEX steps per action (default: 1)")
     parser.add_argument("--reduce", default="min", help="the critic's heads: min, mean or lower_bound (default: min)")
-    parser.add_argument("--best-of", default="", metavar="N,N", help="numbers of candidates for best-of-N")
+    parser.add_argument(
+        "--best-of", type=LISTING, default="", metavar="N,N", help="numbers of candidates for best-of-N"
+    )
     parser.add_argument(
         "--proposal-std", type=float, default=0.2, help="spread of best-of-N's candidates (default: %(default)s)"
     )
     parser.add_argument(
         "--ttt",
+        type=LISTING,
         default="",
         metavar="RATE,RATE",
         help="learning rates for test-time training: the actor's last layer, Adam, 16 replayed states, reset each "
         "episode; 3e-4 is careful, 1e-3 bold",
     )
     parser.add_argument(
-        "--controls", default="random,multiply,placebo", help="rows to compare with (default: %(default)s)"
+        "--controls",
+        type=LISTING,
+        default="random,multiply,placebo",
+        help="rows to compare with (default: %(default)s)",
     )
     parser.add_argument(
         "--trap-episodes",
@@ -103,6 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from offline_eval.cli.run import Run, difference_json, evaluation_json
     from offline_eval.cli.traps import announce
+    from offline_eval.environments import environment_id
     from offline_eval.policies import actor_of, critic_of, load_sb3, weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.report.tables import steering_table
@@ -112,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     direction = choose(arguments.direction, {"raw": Raw(), "l2": L2(), "sign": Sign()}, "--direction")
     heads = {"min": Min(), "mean": Mean(), "lower_bound": LowerBound()}
     reduce = choose(arguments.reduce, heads, "--reduce")
-    name = Path(arguments.agent).name
+    name = printable(Path(arguments.agent).name)
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
     critic = critic_of(owner)
@@ -145,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
             **options,
         )
         result = {
-            "env": arguments.env,
+            "env": environment_id(arguments.env),
             "traps": traps,
             "rows": [
                 {
@@ -164,8 +176,8 @@ def run(arguments: argparse.Namespace) -> None:
         }
         current.finish({row.variant.name: row.evaluation for row in rows}, result)
     if arguments.out:
-        _draw(rows, Path(arguments.out) / "steering.png", f"{name} on {arguments.env}")
+        _draw(rows, Path(arguments.out) / "steering.png", f"{name} on {environment_id(arguments.env)}")
     if arguments.json:
         print_json(result)
     else:
-        print(steering_table(rows, name))
+        print_text(steering_table(rows, name))

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
-from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json
+from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json, print_text
 from offline_eval.cli.run import Run, difference_json, evaluation_json
 from offline_eval.cli.traps import announce
+from offline_eval.environments import environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, printable
 from offline_eval.policies import critic_of, load_sb3, weights_hash
 from offline_eval.provenance import recipe
 from offline_eval.report.tuning_table import tuning_table
@@ -47,7 +48,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
     # The rows of a padded batch cost hardly more than one: a trial fills it.
     options["n_envs"] = max(options["n_envs"], WIDTH)
     selection = EpisodePlan.seeded(arguments.selection_episodes, arguments.seed + arguments.episodes)
-    name = Path(arguments.agent).name
+    name = printable(Path(arguments.agent).name)
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
     critic = critic_of(owner)
@@ -74,12 +75,17 @@ def run_auto(arguments: argparse.Namespace) -> None:
             on_episode=record,
             **options,
         )
-        result = {"env": arguments.env, "traps": traps, "tuning": tuning.to_json(), "rows": _rows(tuning)}
+        result = {
+            "env": environment_id(arguments.env),
+            "traps": traps,
+            "tuning": tuning.to_json(),
+            "rows": _rows(tuning),
+        }
         current.finish(dict(_evaluations(tuning)), result)
     if arguments.json:
         print_json(result)
     else:
-        print(tuning_table(tuning, name))
+        print_text(tuning_table(tuning, name))
 
 
 def _evaluations(tuning: Tuning) -> Iterator[tuple[str, Evaluation]]:

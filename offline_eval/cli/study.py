@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import check_at_least, print_json
+from offline_eval.cli.arguments import check_at_least, print_json, print_text
+from offline_eval.cli.words import NEW_FOLDER
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a TOML or JSON file of pairs, or AGENT.zip=ENV with words behind it: agent.zip=Pendulum-v1,"
         "weaken=halfway,episodes=50,tuning=true",
     )
-    steering.add_argument("--out", required=True, metavar="DIR", help="one run folder a pair; what is there is kept")
+    steering.add_argument(
+        "--out", type=NEW_FOLDER, required=True, metavar="DIR", help="one run folder a pair; what is there is kept"
+    )
     steering.add_argument("--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done")
     steering.add_argument("--n-envs", type=int, default=32, help="environments side by side (default: 32)")
     steering.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
@@ -73,7 +76,7 @@ def _steering(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(study_json(results))
     else:
-        print(study_table(results, arguments.markdown))
+        print_text(study_table(results, arguments.markdown))
 
 
 def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) -> PairResult | None:

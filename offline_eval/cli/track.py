@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import argparse
 
-from offline_eval.cli.arguments import add_environment, check_at_least, print_json
+from offline_eval.cli.arguments import add_environment, check_at_least, print_json, print_text
+from offline_eval.cli.words import AGENT, DATA, FOLDER, NEW_FILE
 
 HELP = "return and errors over the checkpoints of a training run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder with the checkpoints' zips, a number in each name")
+    parser.add_argument(
+        "run_dir", type=FOLDER, metavar="RUN_DIR", help="folder with the checkpoints' zips, a number in each name"
+    )
     add_environment(parser)
-    parser.add_argument("--dataset", required=True, metavar="D", help="what the policy was trained on")
-    parser.add_argument("--oracle", metavar="FILE", help="zip of an agent whose actions are right")
+    parser.add_argument("--dataset", type=DATA, required=True, metavar="D", help="what the policy was trained on")
+    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a checkpoint (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON object there as well; `report FILE` shows it")
+    parser.add_argument(
+        "--out", type=NEW_FILE, metavar="FILE", help="write the JSON object there as well; `report FILE` shows it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
@@ -54,4 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
     else:
-        print(track_table(found))
+        print_text(track_table(found))

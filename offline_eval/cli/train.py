@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import (
+    add_environment_options,
     add_episodes,
     add_training,
     check_at_least,
     episode_plan,
     evaluate_options,
     print_json,
+    print_text,
     training_words,
 )
+from offline_eval.cli.words import NEW_FOLDER
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,9 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation", type=float, default=0.0, metavar="SHARE", help="of trajectories kept apart (default: 0)"
     )
     parser.add_argument("--env", metavar="ID", help="id of a gymnasium environment: evaluate there when trained")
+    add_environment_options(parser)
     add_episodes(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="receives seed_0/model.zip, checkpoints and curves (default: RECIPE-DATASET)"
+        "--out",
+        type=NEW_FOLDER,
+        metavar="DIR",
+        help="receives seed_0/model.zip, checkpoints and curves (default: RECIPE-DATASET)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -118,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print(_table(runs, evaluations, out, f"{arguments.recipe} on {described(dataset)}"))
+        print_text(_table(runs, evaluations, out, f"{arguments.recipe} on {described(dataset)}"))
 
 
 def _name(arguments: argparse.Namespace) -> str:

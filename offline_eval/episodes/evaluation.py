@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
+from offline_eval.configured import ConfiguredEnvironment
 from offline_eval.environments import EnvironmentLike, check_registered, environment_factory, environment_id
 from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
@@ -252,8 +253,11 @@ def _play(
 
 def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
     """An id whose own time limit would come before `step_limit` as a spec with the later one."""
-    if step_limit is None or not isinstance(env, str):
+    if step_limit is None or not isinstance(env, str | ConfiguredEnvironment):
         return env
+    if isinstance(env, ConfiguredEnvironment):
+        limit = env.to_spec().max_episode_steps
+        return env if limit is None or limit >= step_limit else replace(env, max_episode_steps=step_limit)
     spec = _spec_of(env)
     if spec.max_episode_steps is None or spec.max_episode_steps >= step_limit:
         return env
@@ -292,6 +296,7 @@ def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on
         if not on_cpu or environment_factory(env) is None:
             return 1
         limit = _spec_of(env).max_episode_steps if isinstance(env, str) else None
+        limit = env.to_spec().max_episode_steps if isinstance(env, ConfiguredEnvironment) else limit
         affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
         return max(1, min(affordable, num_cores(), num_episodes))
     if not isinstance(workers, int) or workers < 1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite, isnan
 
 from offline_eval.episodes import Evaluation
+from offline_eval.errors import printable
 from offline_eval.stats import Interval, PairedDifference, SeedComparison, wilson_interval
 from offline_eval.studies.comparison import ComparisonRow
 from offline_eval.studies.steering import SteeringRow
@@ -40,7 +41,8 @@ def difference(paired: PairedDifference | SeedComparison | None) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], aligned: str) -> list[str]:
-    """Rows of cells as lines; `aligned` has < or > for each column."""
+    """Rows of cells as lines; `aligned` has < or > for each column. Names of strangers cannot leave their cell."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in rows) for place in range(len(aligned))]
     return [
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, widths, strict=True)).rstrip()
@@ -168,5 +170,7 @@ def _weights(evaluation: Evaluation) -> str:
 def footnotes(intervals: Sequence[Interval], notes: Sequence[str]) -> list[str]:
     """What the mark behind an interval means, once for each reason, and the notes."""
     caveats = dict.fromkeys(bounds.caveat for bounds in intervals if not bounds.honest)
-    lines = [f"{MARK} may cover less than 95 %: {caveat}" for caveat in caveats] + [f"note: {note}" for note in notes]
+    lines = [f"{MARK} may cover less than 95 %: {caveat}" for caveat in caveats] + [
+        f"note: {printable(note)}" for note in notes
+    ]
     return ["", *lines] if lines else []

@@ -41,6 +41,7 @@ class Asked:
         critic: the critic's file, where it is not the agent's own; likewise the next two.
         critic_dataset: what it was trained on.
         oracle: the oracle's file.
+        env_options: what was said of the environment beside its id: `--env-kwargs`, `--wrapper`.
     """
 
     agent: str = "AGENT"
@@ -50,17 +51,23 @@ class Asked:
     critic: str | None = None
     critic_dataset: str | None = None
     oracle: str | None = None
+    env_options: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The words that name the environment."""
+        return ("--env", self.env, *self.env_options)
 
     @property
     def diagnose(self) -> tuple[str, ...]:
         """The words of the same call again."""
-        words = ("diagnose", self.agent, "--env", self.env, "--dataset", self.dataset)
+        words = ("diagnose", self.agent, *self.where, "--dataset", self.dataset)
         return (*words, *_options(critic=self.critic, critic_dataset=self.critic_dataset, oracle=self.oracle))
 
     @property
     def steer(self) -> tuple[str, ...]:
         """The words that steer this agent by this critic."""
-        return ("steer", self.agent, "--env", self.env, *_options(critic=self.critic))
+        return ("steer", self.agent, *self.where, *_options(critic=self.critic))
 
     def command(self, *words: str) -> str:
         """A command as it is typed."""
@@ -210,7 +217,7 @@ def recommendation_for(bottleneck: str, ladder: Ladder, asked: Asked) -> Recomme
         return Recommendation(
             f"Collect data where the policy goes: more diverse, not better. Until then: {steer.sentence}",
             asked.command(
-                "collect", asked.agent, "--env", asked.env, "--steps", "100000", "--noise", "0.1,0.5", "--out", "wider"
+                "collect", asked.agent, *asked.where, "--steps", "100000", "--noise", "0.1,0.5", "--out", "wider"
             ),
         )
     return Recommendation("Leave the agent as it is; what else could be had lies beyond these candidates and data.")

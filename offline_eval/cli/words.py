@@ -1,0 +1,184 @@
+"""What a word of the command line must be, looked at before anything heavy is imported.
+
+A parser's argument has one of these as its `type`. The word stays a word; `check` says in one line what is wrong with
+it: a file that is not there, a folder that cannot be made, a name that is too long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from offline_eval.errors import InputError
+
+_LARGEST = 2**31 - 1
+_MOST = {"episodes": 1_000_000, "selection_episodes": 1_000_000, "n_envs": 4096, "seeds": 10_000}
+"""Numbers beyond which a plan alone would fill the memory."""
+
+
+class Word:
+    """Any word but an empty one."""
+
+    def __call__(self, word: str) -> str:
+        """What argparse asks for."""
+        return word
+
+    def check(self, argument: str, word: str) -> None:
+        """Refuse what cannot be right.
+
+        Raises:
+            InputError: says what.
+        """
+        if not word.strip():
+            raise InputError(argument, "must not be empty", word)
+
+
+class Listing(Word):
+    """Words with commas between them; none at all is allowed."""
+
+    def check(self, argument: str, word: str) -> None:
+        """Any listing will do here: its parts are read later."""
+
+
+@dataclass(frozen=True)
+class Existing(Word):
+    """A file or a folder that is there.
+
+    Attributes:
+        what: it is, in words.
+        files: whether it may be a file.
+        folders: whether it may be a folder.
+        suffix: that may be left out.
+        words: that stand for something else.
+    """
+
+    what: str
+    files: bool = True
+    folders: bool = False
+    suffix: str = ""
+    words: tuple[str, ...] = ()
+
+    def check(self, argument: str, word: str) -> None:
+        """It must be there, and be read without waiting: no FIFO, no device."""
+        super().check(argument, word)
+        if word in self.words:
+            return
+        mode = _mode(argument, word)
+        if mode is None and self.suffix:
+            mode = _mode(argument, word + self.suffix)
+        allowed = [kind for kind, yes in (("file", self.files), ("folder", self.folders)) if yes]
+        if mode is None:
+            raise InputError(argument, f"must be an existing {' or '.join(allowed)}: {self.what}", word)
+        if not ((stat.S_ISREG(mode) and self.files) or (stat.S_ISDIR(mode) and self.folders)):
+            raise InputError(argument, f"must be a {' or a '.join(allowed)}: {self.what}", word)
+
+
+@dataclass(frozen=True)
+class Output(Word):
+    """A file or a folder to be written; that it is new is for the command to ask.
+
+    Attributes:
+        folder: whether a folder is written, or else a file.
+    """
+
+    folder: bool = False
+
+    def check(self, argument: str, word: str) -> None:
+        """Its folder must be there or can be made, and be written to."""
+        super().check(argument, word)
+        mode = _mode(argument, word)
+        rights = stat.S_ISDIR if self.folder else stat.S_ISREG
+        if mode is not None and not (rights(mode) or stat.S_ISDIR(mode)):
+            raise InputError(argument, f"must be a {'folder' if self.folder else 'file'}", word, "give another name")
+        path = Path(word).absolute()
+        nearest = path if mode is not None and stat.S_ISDIR(mode) else path.parent
+        while not os.path.lexists(nearest):
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise InputError(argument, "must lie in a folder", word, f"{nearest} is none")
+        for part in path.parts:
+            if len(os.fsencode(part)) > 255:
+                raise InputError(argument, "must have names of 255 bytes at most", word)
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            reason = f"must be a place to write to ({nearest}: {error.strerror or error})"
+            raise InputError(argument, reason, word, "give another one") from None
+
+
+AGENT = Existing("the zip of an agent", suffix=".zip")
+AGENT_OR_RANDOM = Existing("the zip of an agent, or the word random", suffix=".zip", words=("random",))
+AGENTS = Existing("the zip of an agent, or a folder of training seeds", folders=True, suffix=".zip")
+STATISTICS = Existing("the statistics of a VecNormalize, or none", words=("none",))
+DATA = Existing("a data set", folders=True)
+RUN = Existing("a run folder, or what --json printed", folders=True)
+FOLDER = Existing("a folder", files=False, folders=True)
+NEW_FILE = Output()
+NEW_FOLDER = Output(folder=True)
+LISTING = Listing()
+
+
+def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse words that cannot be right.
+
+    Raises:
+        InputError: names the argument as it is typed.
+    """
+    for action in actions_of(parser, arguments):
+        value = getattr(arguments, action.dest, None)
+        if value is None or value == action.default:
+            continue
+        for word in value if isinstance(value, list) else [value]:
+            _check(action, word)
+
+
+def actions_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Iterator[argparse.Action]:
+    """The arguments of the command that was typed."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from actions_of(action.choices[getattr(arguments, action.dest)], arguments)
+        else:
+            yield action
+
+
+def name_of(action: argparse.Action) -> str:
+    """An argument as it is typed, or as the help calls it."""
+    return max(action.option_strings, key=len, default="") or str(action.metavar or action.dest)
+
+
+def _check(action: argparse.Action, word: Any) -> None:
+    argument = name_of(action)
+    if isinstance(word, str):
+        kind = action.type if isinstance(action.type, Word) else Word()
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in word) and "\0" in word:
+            raise InputError(argument, "must not hold a NUL", word)
+        kind.check(argument, word)
+    elif isinstance(word, float) and not isfinite(word):
+        raise InputError(argument, "must be finite", word)
+    elif isinstance(word, int) and not isinstance(word, bool):
+        most = _MOST.get(action.dest, _LARGEST)
+        if abs(word) > most:
+            raise InputError(argument, f"must be <= {most}", word)
+
+
+def _mode(argument: str, word: str) -> int | None:
+    """What lies at a path, links followed; None where nothing does."""
+    try:
+        return os.stat(word).st_mode
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(argument, "must have names of 255 bytes at most", word) from None
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise InputError(argument, f"must be readable ({error.strerror or error})", word) from None
+    except ValueError as error:  # a NUL, a lone surrogate
+        raise InputError(argument, f"must be a path ({error})", word) from None
