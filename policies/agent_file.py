@@ -8,7 +8,6 @@ class its module. The twins and the tensors say all that is needed.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import pickle
@@ -24,6 +23,7 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from offline_eval.errors import AgentFileError
+from offline_eval.policies.archive import is_plain, read_members, read_tensors, reason_of, refused_in_one_line
 
 _SAVED_BY_SB3 = "must be a file that the `save` of a Stable-Baselines3 algorithm wrote"
 
@@ -147,38 +147,43 @@ def read_agent_file(path: str | os.PathLike[str]) -> AgentFile:
             should be.
     """
     found = _find(path)
+    with refused_in_one_line(found, _SAVED_BY_SB3):
+        return _read(found)
 
+
+def _read(found: Path) -> AgentFile:
     def refuse(rule: str, way_out: str = "") -> AgentFileError:
         return AgentFileError("path", rule, os.fspath(found), way_out)
 
     try:
         with zipfile.ZipFile(found) as archive:
-            members = {name: archive.read(name) for name in _WANTED if name in archive.namelist()}
+            members = read_members(archive, _WANTED)
             others = ", ".join(sorted(set(archive.namelist()) - set(members))[:4])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise refuse("must be a zip", f"{_SAVED_BY_SB3} ({error})") from error
-    except OSError as error:
-        raise refuse("must be readable", str(error.strerror or error)) from error
+    except OSError:
+        raise
+    except Exception as error:
+        way_out = f"{_SAVED_BY_SB3} ({reason_of(error)}); fetch a damaged one again from its author"
+        raise refuse("must be a zip that is whole", way_out) from error
     if missing := [name for name in ("data", "policy.pth") if name not in members]:
         raise refuse(_SAVED_BY_SB3, f"it holds no `{missing[0]}`, but {others or 'nothing'}")
 
     try:
         data = json.loads(members["data"])
-    except ValueError as error:
-        raise refuse(_SAVED_BY_SB3, f"its `data` is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise refuse(_SAVED_BY_SB3, f"its `data` is not JSON ({reason_of(error)})") from error
     if not isinstance(data, dict) or "policy_class" not in data:
         raise refuse(_SAVED_BY_SB3, "its `data` names no `policy_class`")
 
     tensors = {name: _tensors(members[name], name, refuse) for name in members if name.endswith(".pth")}
     weights = tensors.pop("policy.pth")
-    if not all(isinstance(value, Tensor) for value in weights.values()):
+    if not all(map(is_plain, weights.values())):
         raise refuse(_SAVED_BY_SB3, "its `policy.pth` is not a state dict")
     return AgentFile(
         path=found,
         data={name: _value(value) for name, value in data.items()},
         weights=weights,
         variables={name: value for member in tensors.values() for name, value in member.items()},
-        version=members.get("_stable_baselines3_version", b"before 1.0").decode(errors="replace"),
+        version=members.get("_stable_baselines3_version", b"before 1.0").decode(errors="replace").strip()[:20],
     )
 
 
@@ -210,13 +215,11 @@ def _value(value: Any) -> Any:
 
 def _tensors(content: bytes, name: str, refuse: Any) -> dict[str, Any]:
     try:
-        # torch's weights-only reader builds tensors and plain containers and refuses every other name.
-        loaded = th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        loaded = read_tensors(content, th.device("cpu"))
     except Exception as error:  # a foreign file fails in as many ways as there are files
-        reason = str(error).strip().partition("\n")[0]
         raise refuse(
             f"must hold tensors and nothing else in `{name}`",
-            f"{type(error).__name__}: {reason[:200]}. Nothing of it was run; fetch the file again from its author",
+            f"{reason_of(error)}. Nothing of it was run; fetch the file again from its author",
         ) from error
     if loaded is None:
         return {}

@@ -22,6 +22,8 @@ from offline_eval.datasets.space_json import space_from_json
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import check_registered
 from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare
+from offline_eval.policies.allocation import AllocationLimit
+from offline_eval.policies.archive import refused_in_one_line
 from offline_eval.policies.building import activation_of, build, check_policy_kwargs, check_spaces, check_words
 from offline_eval.policies.devices import torch_device
 from offline_eval.policies.learner import Learner
@@ -29,7 +31,7 @@ from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.online import stub_environment
 from offline_eval.policies.recipes import Recipe, recipe_from_json, recipe_of
 from offline_eval.policies.sampling import Transform
-from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, read_algorithm, write_algorithm
+from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, SavedAlgorithm, read_algorithm, write_algorithm
 from offline_eval.policies.snapshot import (
     arrays_of,
     put_arrays,
@@ -290,17 +292,27 @@ class OfflineBase(OffPolicyAlgorithm):
         changed = {word: value for word, value in kwargs.items() if word not in ignored}
         where = torch_device(device)
         saved = read_algorithm(path, th.device("cpu") if device == "auto" else where)
+        with refused_in_one_line(path, "must hold what OfflineAlgorithm.save wrote"):
+            model = cls._of(saved, device, recipe, changed)
+        if env is not None:
+            model.set_env(env)
+        return model
+
+    @classmethod
+    def _of(
+        cls, saved: SavedAlgorithm, device: th.device | str, recipe: Recipe | None, changed: dict[str, Any]
+    ) -> Self:
         words = saved.words
         chosen = recipe_from_json(words["recipe"]) if recipe is None else recipe
         model = cls(chosen, None, **words_from_json(words["constructor"], changed), device=device)
         model.run_seed = int(words["run_seed"])
-        model._take_spaces(space_from_json(words["observation_space"]), space_from_json(words["action_space"]))
+        spaces_of_file = space_from_json(words["observation_space"]), space_from_json(words["action_space"])
+        with AllocationLimit(saved.states["policy"].values()):
+            model._take_spaces(*spaces_of_file)
         put_states(model.policy, model.learner, saved.states, exact_match=True)
         put_arrays(model, saved.arrays)
         put_counters(model, words)
         model.assumed_action_space = bool(words.get("assumed_action_space", False))
-        if env is not None:
-            model.set_env(env)
         return model
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from offline_eval.errors import CriticError, bare
 from offline_eval.policies.callables import CheckedFunction
+from offline_eval.policies.finite import check_finite
 from offline_eval.policies.normalization import Normalized, TensorNormalization
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Critic
@@ -65,6 +66,7 @@ def critic_of(
 
     Raises:
         CriticError: the model has no Q, or what stands in for it returns something else than values.
+        InputError: its weights are not finite.
     """
     given: dict[str, object] = {"action_space": action_space, "observation_space": observation_space, "gamma": gamma}
     given |= {"action_units": action_units, "device": device}
@@ -93,6 +95,7 @@ def critic_of(
     if action_units not in (None, *get_args(ActionUnits)):
         raise CriticError("action_units", 'must be "scaled" or "environment"', action_units)
     if isinstance(model, nn.Module):
+        check_finite(model)
         parameter = next(model.parameters(), None)
         device = device or (None if parameter is None else parameter.device)
         model = live_view(model)
@@ -199,6 +202,7 @@ def _of_algorithm(model: BaseAlgorithm) -> QCritic:
             bare("a recipe without one: its critic was never trained"),
             "train one with a value, or fit its Q to logged data: `offline-eval critic`",
         )
+    check_finite(model)
     space = model.observation_space
     values = values_of(getattr(policy, name), name, space)
     soft = name == "critic" and hasattr(model, "ent_coef")

@@ -25,7 +25,10 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies.agent_file import AgentFile, Pickled, SpaceInFile, read_agent_file
+from offline_eval.policies.allocation import AllocationLimit, TooLarge
+from offline_eval.policies.archive import is_plain, reason_of, refused_in_one_line
 from offline_eval.policies.devices import torch_device
+from offline_eval.policies.finite import check_finite
 from offline_eval.policies.identity import algorithm_of, policy_of
 from offline_eval.policies.legacy import modern_weights
 from offline_eval.policies.normalization import Normalized, find_vecnormalize
@@ -77,7 +80,7 @@ def load_sb3(
             "once is enough",
         )
     file = read_agent_file(path)
-    with _quiet():
+    with _quiet(), refused_in_one_line(file.path, "must be readable as an agent"):
         observation_space = _channels_first(observation_space)
         _check_spaces(file, env, observation_space, action_space)
         model: BaseAlgorithm
@@ -88,6 +91,7 @@ def load_sb3(
             policy_class, policy_kwargs = policy_of(file, algorithm, trust)
             model = _build(file, algorithm, policy_class, policy_kwargs, observation_space, action_space, device)
             _give_weights(file, model)
+        check_finite(model, "path", file.path.name)
     return model if normalize is None else Normalized(model, read_vecnormalize(normalize))
 
 
@@ -229,15 +233,19 @@ def _build(
                 model.target_entropy = -float(np.prod(action_space.shape or ()))
             kept = {key: vars(model)[key] for key in _WHILE_BUILDING if key in vars(model)}
             vars(model).update({key: _WHILE_BUILDING[key] for key in kept})
-            model._setup_model()
+            with AllocationLimit(file.weights.values()):
+                model._setup_model()
             vars(model).update(kept)
             if model.use_sde:
                 model.policy.reset_noise()
     except InputError:
         raise
+    except TooLarge as error:
+        rule = "must have weights of the size of the networks that its `policy_kwargs` describe"
+        raise file.refusal(rule, str(error)) from error
     except Exception as error:  # the numbers come from a file: they can be anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise file.refusal(f"must describe a {algorithm.__name__} that Stable-Baselines3 can build", reason) from error
+        rule = f"must describe a {algorithm.__name__} that Stable-Baselines3 can build"
+        raise file.refusal(rule, reason_of(error)) from error
     return model  # type: ignore[no-any-return]
 
 
@@ -257,7 +265,7 @@ def _give_weights(file: AgentFile, model: BaseAlgorithm) -> None:
     model.policy.set_training_mode(False)
     for name in model._get_torch_save_params()[1]:
         value, ours = file.variables.get(name), getattr(model, name, None)
-        if isinstance(value, th.Tensor) and isinstance(ours, th.Tensor) and value.shape == ours.shape:
+        if is_plain(value) and isinstance(ours, th.Tensor) and value.shape == ours.shape:
             ours.data.copy_(value)
 
 

@@ -21,6 +21,7 @@ from stable_baselines3.common.save_util import save_to_zip_file
 
 from offline_eval.errors import AgentFileError, StorageError
 from offline_eval.files import write_durably
+from offline_eval.policies.archive import is_plain, read_arrays, read_members, read_tensors, refused_in_one_line
 from offline_eval.types import Array
 
 MEMBER = "offline_eval.npz"
@@ -71,7 +72,7 @@ def is_offline_algorithm(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(_existing(path)) as archive:
             return MEMBER in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # damaged in one of many ways: whoever opens it says in which
         return False
 
 
@@ -114,26 +115,18 @@ def read_algorithm(path: str | os.PathLike[str] | io.BufferedIOBase, device: th.
     Raises:
         AgentFileError: there is no such file, or it is not one of these, or it is damaged.
     """
-    shown = os.fspath(path) if isinstance(path, str | os.PathLike) else repr(path)
     source = _existing(path) if isinstance(path, str | os.PathLike) else path
-    try:
+    with refused_in_one_line(path, "must be a whole file that OfflineAlgorithm.save wrote"):
         with zipfile.ZipFile(source) as archive:
-            names = archive.namelist()
-            if MEMBER not in names:
-                raise AgentFileError(
-                    "path", "must be a file that OfflineAlgorithm.save wrote", shown, "open other agents with load_sb3"
-                )
-            states = {name: _tensors(archive.read(f"{name}.pth"), device) for name in _STATES}
-            with np.load(io.BytesIO(archive.read(MEMBER)), allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
-        words = json.loads(arrays.pop(_TEXT).tobytes())
-    except AgentFileError:
-        raise
-    except FileNotFoundError as error:
-        raise AgentFileError("path", "must be an existing file", shown) from error
-    except Exception as error:  # a damaged file fails in as many ways as there are members
-        reason = str(error).strip().partition("\n")[0]
-        raise AgentFileError("path", f"must be readable ({type(error).__name__}: {reason[:200]})", shown) from error
+            if MEMBER not in archive.namelist():
+                rule, way_out = "must be a file that OfflineAlgorithm.save wrote", "open other agents with load_sb3"
+                raise AgentFileError("path", rule, _shown(path), way_out)
+            members = read_members(archive, (MEMBER, *(f"{name}.pth" for name in _STATES)))
+        states = {name: read_tensors(members[f"{name}.pth"], device) for name in _STATES}
+        arrays = read_arrays(members[MEMBER])
+        words = dict(json.loads(arrays.pop(_TEXT).tobytes()))
+        if not isinstance(states["policy"], dict) or not all(map(is_plain, states["policy"].values())):
+            raise ValueError("its `policy.pth` is not a state dict")
     if words.get("format") != _FORMAT:
         raise AgentFileError(
             "path",
@@ -151,8 +144,8 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
-def _tensors(content: bytes, device: th.device) -> Any:
-    return th.load(io.BytesIO(content), map_location=device, weights_only=True)
+def _shown(path: object) -> str:
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else repr(path)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

@@ -138,13 +138,19 @@ def put_arrays(model: OfflineBase, arrays: Mapping[str, Array]) -> None:
         value = th.as_tensor(array, device=model.device)
         if kind == "trained":
             group, place = rest.split(".")
-            model.learner.parameters[group][int(place)].data.copy_(value)
+            _put(name, model.learner.parameters[group][int(place)].data, value)
         elif kind == "adam":
-            moments[rest].copy_(value)
+            _put(name, moments[rest], value)
     if "reward_factor" in arrays:
         has_standard = "standard.mean" in arrays
         standard = Standard(arrays["standard.mean"], arrays["standard.scale"]) if has_standard else None
         model.set_transform(standard, float(arrays["reward_factor"]))
+
+
+def _put(name: str, place: Tensor, value: Tensor) -> None:
+    if place.shape != value.shape:  # torch would repeat a smaller one
+        raise ValueError(f"`{name}` has the shape {tuple(value.shape)}, not {tuple(place.shape)}")
+    place.copy_(value)
 
 
 def td3_data(model: OfflineBase, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:

@@ -104,10 +104,9 @@ def _check_sizes(content: bytes) -> None:
     for number, (opcode, argument, position) in enumerate(pickletools.genops(content)):  # refuses missing bytes
         if number >= MOST_OPCODES:
             raise ValueError(f"more than {MOST_OPCODES} opcodes")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(content):
-            raise ValueError(f"entry {argument} of a memo, at byte {position}, in a file of {len(content)} bytes")
-        if opcode.name == "FRAME" and argument > len(content):
-            raise ValueError(f"a frame of {argument} bytes in a file of {len(content)}")
+        asks = int(argument or 0) if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "FRAME") else 0
+        if asks > len(content):
+            raise ValueError(f"{opcode.name} {asks} at byte {position} of a file of {len(content)} bytes")
 
 
 _RECORDED = ("numpy", "gym", "gymnasium", "stable_baselines3")

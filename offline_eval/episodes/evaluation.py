@@ -20,6 +20,7 @@ from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weights_hash
+from offline_eval.policies.finite import check_finite
 from offline_eval.processes import num_cores
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
@@ -173,6 +174,7 @@ def _play(
     if isinstance(model, type) or not callable(getattr(model, "predict", None)):
         received = bare(f"the class {model.__name__}") if isinstance(model, type) else type(model).__name__
         raise InputError("model", "must have Stable-Baselines3's `predict`", received, "an agent, or its file")
+    check_finite(model)
     if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
         raise InputError(
             "env",
