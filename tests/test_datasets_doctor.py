@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from offline_eval.datasets import evidence, known_spaces
-from offline_eval.datasets.alignment import reward_lag
+from offline_eval.datasets.alignment import Steps, reward_shift
 from offline_eval.datasets.arrays import Rows, from_arrays, from_trajectories
 from offline_eval.datasets.doctor import CODES, check, has_errors
 from offline_eval.datasets.duplicates import duplicated_tail
@@ -282,14 +282,14 @@ def test_late_sparse_rewards():
     clean = ending_after([20, 31, 45, 12, 50, 33, 28, 19])
     paid = clean.terminals.astype(float)
     arguments = (clean.observations.astype(np.float32), clean.actions.astype(np.float32))
-    assert reward_lag(*arguments, np.roll(paid, 1), clean.terminals) == -1
-    assert reward_lag(*arguments, paid, clean.terminals) in (None, 0)
+    assert reward_shift(Steps(*arguments, np.roll(paid, 1), clean.terminals)).lag == -1
+    assert reward_shift(Steps(*arguments, paid, clean.terminals)) is None
 
 
 def test_rewards_that_no_row_explains_say_nothing():
     clean = ending_after([100] * 20)
     arguments = (clean.observations.astype(np.float32), clean.actions.astype(np.float32))
-    assert reward_lag(*arguments, clean.rewards, clean.terminals) is None
+    assert reward_shift(Steps(*arguments, clean.rewards, clean.terminals)) is None
 
 
 def test_zero_rewards(tmp_path, rows):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from gymnasium import spaces
 
-from offline_eval.datasets.alignment import reward_lag
+from offline_eval.datasets.alignment import Steps, reward_shift
 from offline_eval.datasets.duplicates import duplicated_tail
 from offline_eval.datasets.evidence import Evidence
 from offline_eval.types import Array, FloatArray
@@ -124,14 +124,24 @@ def shifted_rewards(evidence: Evidence) -> Iterator[Finding]:
     """Rewards that belong to the row before or after: see `offline_eval.datasets.alignment`."""
     if not evidence.names:
         return
-    lag = reward_lag(evidence.observations, evidence.actions, evidence.rewards, evidence.ends)
-    if lag:
-        late = lag < 0
+    shift = reward_shift(
+        Steps(
+            evidence.observations,
+            evidence.actions,
+            evidence.rewards,
+            evidence.ends,
+            evidence.next_observations,
+            evidence.next_known,
+        )
+    )
+    if shift is not None:
+        late = shift.lag < 0
         yield Finding(
             "shifted_rewards",
-            "error",
-            f"rewards: row i holds what belongs to row i {'-' if late else '+'} 1",
-            f"move the rewards one row {'up' if late else 'down'}, and drop the row that is left without one: "
+            "error" if shift.is_certain else "warning",
+            f"rewards: row i holds what belongs to row i {'-' if late else '+'} 1: {shift.evidence}",
+            f"{'' if shift.is_certain else 'look at how the file was made; if it is so, '}move the rewards one row "
+            f"{'up' if late else 'down'}, and drop the row that is left without one: "
             "rewards[i] is for observations[i], actions[i] and what they led to",
         )
 
