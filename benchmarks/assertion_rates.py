@@ -204,6 +204,7 @@ def beyond(alpha: float) -> list[Cell]:
         for name, sigma in BEYOND
     ]
     rarely = [
+        Cell("return_at_least", "solved 3 %", questions.return_at_least(0.03, None, alpha), single(succeeding(0.03))),
         Cell("return_at_least", "solved 2 %", questions.return_at_least(0.02, None, alpha), single(rare)),
         Cell("return_at_least", "solved 2 %, bounds", questions.return_at_least(0.02, (0.0, 1.0), alpha), single(rare)),
     ]
@@ -211,6 +212,29 @@ def beyond(alpha: float) -> list[Cell]:
         Cell(cell.assertion, cell.returns, cell.question, cell.columns, "bounds" in cell.returns)
         for cell in heavy + rarely
     ]
+
+
+def succeeding(rate: float) -> Draw:
+    """1 where the task is solved, else 0."""
+    return lambda generator, shape: (generator.random(shape) < rate).astype(float)
+
+
+def passing(alpha: float, num_runs: int) -> list[str]:
+    """Print how often a property is said to hold that does not, where most returns are equal; the names that fail."""
+    failing = []
+    print(f"\n{'returns':24s} {'asked for':>10s} {'bounds':>8s} {'says it holds':>24s}")
+    for rate, threshold in ((0.99, 0.995), (0.98, 0.99), (0.96, 0.98), (0.999, 0.9995)):
+        columns = succeeding(rate)(np.random.default_rng(7), (num_runs, BUDGET))[..., None]
+        for bounds in (None, (0.0, 1.0)):
+            verdict = questions.return_at_least(threshold, bounds, alpha).decide(columns).verdict
+            held = int(np.sum(verdict == HOLDS))
+            interval = wilson_interval(held, num_runs)
+            told = f"{held / num_runs:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+            name = f"solved {100 * rate:g} %"
+            print(f"{name:24s} {threshold:10g} {'0 to 1' if bounds else '-':>8s} {told:>24s}", flush=True)
+            if interval.low > alpha:
+                failing.append(name)
+    return failing
 
 
 def looked_at_every_time(question: Question, columns: Array) -> float:
@@ -320,6 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failing = false_alarms(cells(options.alpha), num_runs)
     print("\nbeyond what is promised (what declares bounds is not)")
     failing += false_alarms(beyond(options.alpha), num_runs)
+    print("\nnearly equal returns, whose mean lies below what is asked for")
+    failing += passing(options.alpha, num_runs)
     for factor in (1.0, 0.0):
         print(f"\ncontrol: asymptotic limits with {factor:g} times the sample's skewness instead of 5/4")
         with skewness_taken(factor):

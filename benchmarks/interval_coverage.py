@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from offline_eval.diagnostics.clustered import mean_estimate
 from offline_eval.stats import Interval, compare_seeds, iqm, iqm_interval, mean_interval, paired_difference
 
 Array = NDArray[np.float64]
@@ -59,6 +60,11 @@ def successes(rate: float) -> Draw:
     return lambda generator, shape: (generator.random(shape) < rate).astype(float)
 
 
+def jackpot(generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """100 in one episode of ten, else about 0."""
+    return 100.0 * (generator.random(shape) < 0.1) + generator.standard_normal(shape)
+
+
 def mean_of_falls(rate: float) -> float:
     return 3000 - 2500 * rate
 
@@ -86,6 +92,8 @@ MEANS = [
     Cell("normal", normal, 3000.0),
     Cell("lognormal, sigma 1", lognormal(), math.exp(0.5)),
     Cell("falls 15 %", falls(0.15), mean_of_falls(0.15)),
+    Cell("falls 10 %", falls(0.1), mean_of_falls(0.1)),
+    Cell("100 in 10 %, else 0 +- 1", jackpot, 10.0),
 ]
 PAIRS = [
     Pair("normal, same", normal, normal, 0.0),
@@ -94,6 +102,7 @@ PAIRS = [
     Pair("falls 15 %, same", falls(0.15), falls(0.15), 0.0),
     Pair("falls 5 % for 15 %", falls(0.05), falls(0.15), 250.0),
     Pair("falls never for 15 %", falls(0.0), falls(0.15), 375.0),
+    Pair("falls never for 10 %", falls(0.0), falls(0.1), 250.0),
 ]
 BEYOND = [
     Cell("lognormal, sigma 1.5", lognormal(1.5), math.exp(1.125)),
@@ -145,7 +154,7 @@ class Table:
     def heading(self, title: str) -> None:
         """Open a block of lines."""
         print(f"\n{title}")
-        print("{:22s} {:>4s} {:>6s} {:>8s} {:>7s} {:>6s} {:>6s} {:>6s}".format("returns", "n", *self.columns))
+        print("{:24s} {:>4s} {:>6s} {:>8s} {:>7s} {:>6s} {:>6s} {:>6s}".format("returns", "n", *self.columns))
 
     def line(
         self,
@@ -168,7 +177,7 @@ class Table:
         width = float(np.median(widths)) / plain_width if plain_width > 0 else _NOT_MEASURED
         cells = [hits.mean(), coverage, 1 - unmarked.mean(), width, covered(plain, truth), percentile]
         texts = ["-" if math.isnan(cell) else f"{cell:.{2 if index == 3 else 3}f}" for index, cell in enumerate(cells)]
-        print("{:22s} {:4d} {:>6s} {:>8s} {:>7s} {:>6s} {:>6s} {:>6s}".format(name, n, *texts), flush=True)
+        print("{:24s} {:4d} {:>6s} {:>8s} {:>7s} {:>6s} {:>6s} {:>6s}".format(name, n, *texts), flush=True)
         if required and unmarked.any() and coverage < 0.93 - 2.33 * math.sqrt(0.93 * 0.07 / unmarked.sum()):
             self.failing.append(f"{name}, n = {n}: {coverage:.3f}")
 
@@ -207,6 +216,16 @@ def seeds(table: Table, num_samples: int) -> None:
             table.line(pair.name, n, intervals, pair.truth, (centre - half, centre + half))
 
 
+def clustered(table: Table, num_samples: int) -> None:
+    """What the diagnostics resample: whole episodes, here of one number each; plain is Student's interval."""
+    for cell in MEANS:
+        for n in SIZES:
+            samples = cell.draw(np.random.default_rng([n, 5]), (num_samples, n))
+            episodes = np.arange(n)
+            intervals = [mean_estimate(row, episodes, np.random.default_rng(0)).ci95 for row in samples]
+            table.line(cell.name, n, intervals, cell.truth, plain_t(samples), required=False)
+
+
 def iqms(table: Table, draws: Sequence[tuple[str, Draw]], num_samples: int, required: bool) -> None:
     for name, draw in draws:
         truth = float(iqm(draw(np.random.default_rng(0), (1, 4_000_000)))[0])
@@ -233,6 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds(table, num_samples)
     table.heading("IQM (t: Tukey and McLaughlin's trimmed mean)")
     iqms(table, [(cell.name, cell.draw) for cell in MEANS], num_samples, required=True)
+    table.heading("numbers by episodes: cluster bootstrap (t: Student's)")
+    clustered(table, max(1, num_samples // 4))
     table.heading("beyond what is promised: mean")
     means(table, BEYOND, num_samples, required=False)
     table.heading("beyond what is promised: IQM")

@@ -173,7 +173,7 @@ def test_shares_of_a_histogram():
 def test_the_page_of_an_evaluation_says_what_it_earned():
     words = text_of(evaluated("run", [1.0, 2.0, 3.0]))
     assert "agent.zip returns 2.00 [-0.484, 4.48]~ on average over 3 episodes of Here-v0." in words
-    assert "~ may cover less than 95 %: 3 values: 61% of such samples would hide a failure" in words
+    assert "~ may cover less than 95 %: 3 values: fewer than 30 can hide failures of 10%" in words
 
 
 def test_every_episode_is_a_dot_and_failed_ones_are_counted():

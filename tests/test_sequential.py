@@ -94,10 +94,36 @@ def test_units_do_not_matter():
     assert (other.low, other.high) == pytest.approx((1e6 + 10.0 * one.low, 1e6 + 10.0 * one.high))
 
 
-def test_equal_values_have_limits_of_no_width_and_the_mark():
-    interval = AsymptoticMean().interval(np.full(104, 0.1))
-    assert (interval.low, interval.high) == (0.1, 0.1)
-    assert interval.caveat == "all values equal: their spread is unknown"
+def test_equal_values_say_nothing_until_one_differs():
+    for values in (np.full(104, 0.1), np.full(500, 0.0), np.full(200, 0.3) - 1e-17 * np.arange(200)):
+        interval = AsymptoticMean().interval(values)
+        assert (interval.low, interval.high) == (-np.inf, np.inf)
+        assert interval.caveat == f"{len(values)} equal values: their spread is unknown"
+        assert not AsymptoticMean().above(values, -1.0).any()
+        assert not AsymptoticMean().below(values, 1.0).any()
+    values = np.append(np.full(300, 1.0), 0.0)
+    assert np.isinf(AsymptoticMean().interval(values[:300]).low)
+    assert np.isfinite(AsymptoticMean().interval(values).low)
+
+
+@pytest.mark.parametrize(("rate", "threshold"), [(0.99, 0.995), (0.98, 0.99), (0.96, 0.98)])
+def test_a_success_that_nearly_always_comes_does_not_pass_for_more(rate, threshold):
+    # 104 equal returns are seen in .99 ** 104 = 35 % of the runs: they are no proof of a rate above .995.
+    runs = (np.random.default_rng(3).random((2000, 500)) < rate).astype(float)[..., None]
+    assert np.mean(question(AtLeast(threshold), (1.0,)).decide(runs).verdict == HOLDS) <= 0.01
+    turned = question(AtMost(1.0 - threshold), (1.0,)).decide(1.0 - runs)
+    assert np.mean(turned.verdict == HOLDS) <= 0.01
+
+
+def test_a_rare_success_is_not_said_to_miss_its_own_rate():
+    runs = (np.random.default_rng(4).random((2000, 500)) < 0.03).astype(float)[..., None]
+    assert np.mean(question(AtLeast(0.03), (1.0,)).decide(runs).verdict == VIOLATED) <= 0.015
+
+
+def test_pairs_that_never_differ_are_undecided_without_bounds():
+    pairs = np.stack([np.full(300, 500.0), np.full(300, 500.0)], axis=-1)
+    assert question(AtLeast(-5.0), (1.0, -1.0)).decide(pairs).verdict == UNDECIDED
+    assert question(AtLeast(-50.0), (1.0, -1.0), bounds=((0.0, 500.0),) * 2).decide(pairs).verdict == HOLDS
 
 
 def test_a_ratio_to_ones_is_a_mean():
@@ -146,7 +172,7 @@ def test_all_claims_must_hold_and_one_alternative_suffices():
 @pytest.mark.parametrize(("side", "value", "inwards"), [(AtLeast(500.0), 500.0, -1.0), (AtMost(0.0), 0.0, 1.0)])
 def test_a_threshold_at_the_end_of_the_scale(side, value, inwards):
     equal = np.full((120, 1), value)
-    assert question(side, (1.0,)).decide(equal).verdict == HOLDS
+    assert question(side, (1.0,)).decide(equal).verdict == UNDECIDED
     # Bounds rule nothing out that was not seen: the mean is 500 only if every return is.
     bounded = question(side, (1.0,), bounds=((0.0, 500.0),))
     assert bounded.decide(equal).verdict == UNDECIDED

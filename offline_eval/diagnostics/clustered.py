@@ -6,26 +6,20 @@ Everything here is a function of sums over episodes, so that a resample costs on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from offline_eval.errors import InputError, bare
-from offline_eval.stats.intervals import LEVEL, Interval, unbounded
+from offline_eval.stats.intervals import LEVEL, Interval, hall, too_few, unbounded
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.types import Array
 
 NUM_RESAMPLES = 4000
 """Enough for the far percentiles that few episodes ask for; 50 episodes take 10 ms."""
-
-FEWEST_CLUSTERS = 20
-"""Episodes below which an interval carries the mark.
-
-Simulated coverage of the mean: normal episodes .91 / .95 / .95 with 5 / 10 / 20 of them, a number that is high in a
-fifth of the episodes .69 / .91 / .96, lognormal episodes .82 / .83 / .89 (and .91 with 50).
-"""
 
 _BLOCK = 4_000_000  # counts drawn at once: 32 MB
 
@@ -109,7 +103,9 @@ def cluster_bootstrap(
 
     Plain percentiles are too narrow for few clusters, by the factor that separates Student's t from the normal
     distribution; the tail probability is widened by it (T. C. Hesterberg, "What teachers should know about the
-    bootstrap", 2015), as `offline_eval.stats.iqm_interval` does.
+    bootstrap", 2015), as `offline_eval.stats.iqm_interval` does. On the side where skewness makes even that too narrow,
+    the tail is that of Hall's limit, as in `offline_eval.stats.mean_interval`. The ends stay among the resamples:
+    a share does not leave [0, 1].
 
     Args:
         statistic: takes one array (..., num_columns) for each of `sums` and gives (...); NaN where it is undefined,
@@ -124,7 +120,8 @@ def cluster_bootstrap(
         return Estimate(value, unbounded("one episode: no spread to measure"), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = statistic(*(resample(sample, generator, num_resamples) for sample in sums))
-    low, high = np.quantile(replicates[np.isfinite(replicates)], _tails(fewest)).tolist()
+        skewness = _skewness(statistic, sums)
+    low, high = np.quantile(replicates[np.isfinite(replicates)], _tails(fewest, skewness)).tolist()
     interval = Interval(min(low, value), max(high, value), "expanded percentile bootstrap over episodes")
     return Estimate(value, replace(interval, caveat=_caveat(interval, fewest)), fewest)
 
@@ -191,17 +188,32 @@ def binned_curve(
     )
 
 
-def _tails(num_clusters: int) -> tuple[float, float]:
+def _tails(num_clusters: int, skewness: float = 0.0) -> tuple[float, float]:
+    """Percentiles of the ends, where the estimate has this skewness."""
     from scipy.special import ndtr, stdtrit
 
-    quantile = stdtrit(num_clusters - 1, 0.5 - 0.5 * LEVEL)
-    tail = float(ndtr(quantile * np.sqrt(num_clusters / (num_clusters - 1))))
-    return tail, 1.0 - tail
+    quantile = float(stdtrit(num_clusters - 1, 0.5 + 0.5 * LEVEL))
+    errors = np.array([-max(quantile, hall(quantile, skewness)), max(quantile, -hall(-quantile, skewness))])
+    low, high = ndtr(errors * np.sqrt(num_clusters / (num_clusters - 1))).tolist()
+    return low, high
+
+
+def _skewness(statistic: Callable[..., Array], sums: Sequence[Array]) -> float:
+    """Skewness of the estimate, from what it becomes without each cluster in turn; 0 where that is not known."""
+    totals = [sample.sum(axis=0) for sample in sums]
+    second = third = 0.0
+    for index, sample in enumerate(sums):
+        n = len(sample)
+        if n < 3:
+            return 0.0
+        without = statistic(*totals[:index], totals[index] - sample, *totals[index + 1 :])
+        pull = (n - 1) * (np.mean(without) - without)  # what each cluster adds to the mean of the pulls
+        second += float(np.sum(pull**2)) / (n * (n - 1))
+        third += float(np.sum(pull**3)) / (n * (n - 1) * (n - 2))
+    return third / second**1.5 if second > 0.0 and isfinite(third) and isfinite(second) else 0.0
 
 
 def _caveat(interval: Interval, num_clusters: int) -> str:
     if interval.low == interval.high:
         return "all episodes alike: their spread is unknown"
-    if num_clusters < FEWEST_CLUSTERS:
-        return f"{num_clusters} episodes: skewed numbers are covered in fewer than 95 %"
-    return ""
+    return too_few(num_clusters, "episodes")

@@ -21,17 +21,17 @@ from offline_eval.types import FloatArray
 LEVEL = 0.95
 """The level of every interval here: the marks were worked out for it and hold for no other."""
 
-FEWEST_FOR_MEAN = 20
-"""Values below which the interval of a mean carries the mark.
+FEWEST_FOR_MEAN = 30
+"""Values below which the interval of a mean carries the mark, and so does whatever resamples so few episodes.
 
-A failure in 15 % of the episodes is absent from 10 of them with probability .20: those ten look like any sample without
-failures, and no interval made from them covers the mean. At 20 the probability is .04.
+A failure in 10 % of the episodes is absent from 20 of them with probability .12: those twenty look like any sample
+without failures, and no interval made from them covers the mean. At 30 the probability is .04.
 """
 
 FEWEST_FOR_WILSON = 5
 """Trials below which the interval of a success rate carries the mark."""
 
-_RARE = 0.15
+_RARE = 0.10
 ONE_VALUE = "one value: no spread to measure"
 _NO_SPREAD = "all values equal: their spread is unknown"
 
@@ -71,7 +71,7 @@ def mean_interval(values: ArrayLike) -> Interval:
     """Interval of the mean of returns (n,), or of paired differences (n,).
 
     One value gives an infinite interval, equal values one of no width; both carry the mark, and so does every sample of
-    fewer than 20.
+    fewer than 30.
 
     Sources: W. S. Gosset ("Student"), "The probable error of a mean", 1908; P. Hall, "On the removal of skewness by
     transformation", 1992. Taking the wider of the two, and Student's quantile in Hall's formula, are ours.
@@ -87,13 +87,13 @@ def mean_interval(values: ArrayLike) -> Interval:
     if error == 0:
         return Interval(mean, mean, "no spread", _NO_SPREAD)
     low, high = _limits(mean, error, skewness, len(sample) - 1)
-    return Interval(low, high, "wider of Student's and Hall's t", _too_few(len(sample), "values"))
+    return Interval(low, high, "wider of Student's and Hall's t", too_few(len(sample), "values"))
 
 
 def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     """Interval of mean(a) - mean(b) for independent samples (n_a,) and (n_b,) of unequal variance.
 
-    Welch's interval, widened for skewness as in `mean_interval`; marked below 20 values on either side.
+    Welch's interval, widened for skewness as in `mean_interval`; marked below 30 values on either side.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", 1947.
@@ -114,7 +114,7 @@ def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     skewness = skewness_a * share_a**3 - skewness_b * share_b**3
     degrees = 1 / (share_a**4 / (len(first) - 1) + share_b**4 / (len(second) - 1))
     low, high = _limits(difference, error, skewness, degrees)
-    return Interval(low, high, "wider of Welch's and Hall's t", _too_few(size, "values on a side"))
+    return Interval(low, high, "wider of Welch's and Hall's t", too_few(size, "a side"))
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
@@ -147,11 +147,11 @@ def unbounded(caveat: str) -> Interval:
     return Interval(-inf, inf, "none", caveat)
 
 
-def _too_few(size: int, what: str) -> str:
+def too_few(size: int, what: str) -> str:
+    """The mark of a mean over so many values; empty where they are enough."""
     if size >= FEWEST_FOR_MEAN:
         return ""
-    unseen = (1 - _RARE) ** size
-    return f"{size} {what}: {unseen:.0%} of such samples would hide a failure that comes {_RARE:.0%} of the time"
+    return f"{size} {what}: fewer than {FEWEST_FOR_MEAN} can hide failures of {_RARE:.0%}"
 
 
 def _near_the_edge(successes: int, failures: int) -> str:

@@ -146,8 +146,9 @@ class AsymptoticMean:
     """Without bounds: right in the limit of many values, for independent values of one distribution.
 
     Taken for granted: an event that comes less often than in one of twenty episodes does not decide the mean. `fewest`
-    is such that an event as frequent as that is among them with probability 1 - alpha / 2. On the same grounds the
-    limits coincide where all values are equal.
+    is such that an event as frequent as that is among them with probability 1 - alpha / 2. Where all values are equal
+    nothing is said, however many they are: their spread is unknown, and an agent that fails once in a hundred episodes
+    has 104 equal returns in a third of all runs.
 
     The limits are those of Robbins's mixture of normal random walks, one-sided, with the standard deviation estimated:
     q = sqrt(2 (t r + 1) / (t r) log(1/2 + sqrt(t r + 1) / (2 alpha))) standard errors to a side of the mean of t
@@ -181,7 +182,7 @@ class AsymptoticMean:
     @property
     def assumption(self) -> str:
         """Where it starts."""
-        return f"asymptotic, from {self.fewest} independent episodes on"
+        return f"asymptotic, from {self.fewest} independent episodes on; no event rarer than 1 in 20 decides the mean"
 
     def above(self, values: Array, threshold: float) -> Array:
         """Whether the first 1, ..., n of the values (..., n) show, each time, that the mean is above `threshold`."""
@@ -195,13 +196,14 @@ class AsymptoticMean:
         """Limits of the mean of values (n,); infinite before `fewest` of them."""
         if len(values) < self.fewest:
             return unbounded(f"{len(values)} values: below {self.fewest}")
+        if without_spread(values)[-1]:
+            return unbounded(f"{len(values)} equal values: their spread is unknown")
         lows, highs = self._limits(values)
-        caveat = "all values equal: their spread is unknown" if lows[-1] == highs[-1] else ""
         level = 1.0 - 2.0 * self.alpha
-        return Interval(float(lows.max()), float(highs.min()), "asymptotic confidence sequence", caveat, level)
+        return Interval(float(lows.max()), float(highs.min()), "asymptotic confidence sequence", level=level)
 
     def _limits(self, values: Array) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper limits (..., n) of the mean from the first 1, ..., n values; infinite before `fewest`."""
+        """Lower and upper limits (..., n) of the mean from the first 1, ..., n values; infinite where silent."""
         values = np.asarray(values, dtype=np.float64)
         count = np.arange(1, values.shape[-1] + 1)
         # Around the first one: equal values then have no spread at all, not to the last bit.
@@ -213,11 +215,11 @@ class AsymptoticMean:
             skewness = np.where(variance > 0.0, skewed / variance**1.5, 0.0) / np.sqrt(count)
             error = np.sqrt(variance / (count - 1))
         errors, skewness = self._errors(count), _UNDERSTATED * skewness
-        early = count < self.fewest
+        silent = (count < self.fewest) | without_spread(values)
         with np.errstate(invalid="ignore"):  # of one value, which is too early
             low = first - error * np.maximum(errors, hall(errors, skewness))
             high = first + error * np.maximum(errors, -hall(-errors, skewness))
-        return values[..., :1] + np.where(early, -inf, low), values[..., :1] + np.where(early, inf, high)
+        return values[..., :1] + np.where(silent, -inf, low), values[..., :1] + np.where(silent, inf, high)
 
     def _errors(self, count: Array) -> FloatArray:
         """How many standard errors a limit lies from the mean of `count` values."""
@@ -246,6 +248,13 @@ def ratio_interval(sequence: MeanSequence, numerator: Array, denominator: Array)
 
     low, high = edge(-1.0, sequence.above), edge(1.0, sequence.below)
     return Interval(low, high, "confidence sequence of a ratio", level=1.0 - 2.0 * sequence.alpha)
+
+
+def without_spread(values: Array) -> Array:
+    """Whether the first 1, ..., n of the values (..., n) are all equal, each time, but for the rounding of a sum."""
+    values = np.asarray(values, dtype=np.float64)
+    least, most = (function.accumulate(values, axis=-1) for function in (np.minimum, np.maximum))
+    return np.asarray(most - least <= _ROUNDING * np.maximum(np.abs(least), np.abs(most)))
 
 
 def check_alpha(alpha: float) -> None:

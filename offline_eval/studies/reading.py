@@ -14,6 +14,7 @@ from math import ceil, inf, nan
 import numpy as np
 
 from offline_eval.stats import Interval, PairedDifference
+from offline_eval.stats.intervals import too_few
 from offline_eval.studies.diagnosis_records import (
     BEST_OF_N,
     CONTROL,
@@ -220,7 +221,7 @@ def share_outside(policy: Array, inside: Array, outside: Array) -> Share:
     if not len(known) or not np.isfinite(estimate):
         return Share(nan, Interval(-inf, inf, "none", "neither part gains anything"))
     low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
-    return Share(estimate, Interval(low, high, "percentile bootstrap over episodes"))
+    return Share(estimate, Interval(low, high, "percentile bootstrap over episodes", too_few(len(gains), "episodes")))
 
 
 def _share(gains: Array) -> Array:

@@ -15,6 +15,7 @@ from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError, bare
 from offline_eval.stats import decisions
 from offline_eval.stats.decisions import Question
+from offline_eval.stats.sequential import without_spread
 from offline_eval.testing import outcome as words
 from offline_eval.testing.outcome import Outcome, Row, Undecided, UndecidedWarning, Violated
 from offline_eval.testing.session import current
@@ -24,6 +25,9 @@ from offline_eval.types import FloatArray
 IfUndecided = Literal["fail", "skip", "warn"]
 Measure = Callable[[EpisodePlan], FloatArray]
 """Plays some episodes: columns (num_episodes, num_columns), NaN in a row that says nothing."""
+
+DECLARE_BOUNDS = "declare `bounds=(low, high)`, the least and the largest that one can be, and the test is exact"
+"""What shows something of a number that is the same in every episode."""
 
 _BATCH = 32
 _VERDICTS = {
@@ -111,6 +115,7 @@ def conclude(
     show: Callable[[int], str],
     rows: Callable[[Question, FloatArray], tuple[Row, ...]] = rows_of,
     notes: Sequence[str] = (),
+    way_out: str = DECLARE_BOUNDS,
 ) -> Outcome:
     """Decide a question by playing, and say what was found.
 
@@ -125,6 +130,7 @@ def conclude(
         show: the command that shows more, given how many episodes were played.
         rows: the table's rows.
         notes: what a reader should know.
+        way_out: what helps where no bounds are declared and every episode gave the same number.
 
     Raises:
         Violated: the question is decided against the agent.
@@ -136,7 +142,9 @@ def conclude(
     notes = [*notes]
     if silent := gathered.played - len(gathered.columns):
         notes.append(f"{silent} episodes said nothing and were left out")
-    if gathered.verdict == words.UNDECIDED:
+    if gathered.verdict == words.UNDECIDED and _all_equal(question, gathered.columns):
+        notes.append(f"{len(gathered.columns)} equal numbers do not show how far others may lie from them: {way_out}")
+    elif gathered.verdict == words.UNDECIDED:
         notes.append("neither the property nor its opposite was shown: allow more episodes, or ask for less")
     found = Outcome(
         assertion=assertion,
@@ -153,6 +161,13 @@ def conclude(
         notes=tuple(notes),
     )
     return settle(found, undecided)
+
+
+def _all_equal(question: Question, columns: FloatArray) -> bool:
+    """Whether a claim is open only because its numbers do not vary."""
+    return question.bounds is None and any(
+        bool(without_spread(claim.values(columns))[-1]) for claim in question.deciding(columns)
+    )
 
 
 def settle(found: Outcome, undecided: IfUndecided = "fail") -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def _interval(interval: Any) -> str:
     if interval is None:
         return ""
     low, high = (interval["low"], interval["high"]) if isinstance(interval, Mapping) else interval
-    return f"[{_number(low)}, {_number(high)}]"
+    ends = _number(-inf if low is None else low), _number(inf if high is None else high)
+    return f"[{ends[0]}, {ends[1]}]"
 
 
 def _as_number(value: Any) -> Any:

@@ -152,7 +152,8 @@ def assert_q_bias(
     def measure(part: EpisodePlan) -> FloatArray:
         return labels.columns(part, of_episode)
 
-    return conclude("assert_q_bias", subject, env, question, whole, measure, undecided, show, rows)
+    way_out = "their spread is unknown, and a bias has no bounds; ask of starts or seeds that differ"
+    return conclude("assert_q_bias", subject, env, question, whole, measure, undecided, show, rows, way_out=way_out)
 
 
 class _Labels:
