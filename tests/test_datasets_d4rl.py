@@ -103,7 +103,9 @@ def test_rows_after_the_last_end_are_a_cut_trajectory(tmp_path):
 def test_large_files_are_read_in_blocks_whatever_their_chunks(tmp_path, monkeypatch, options):
     monkeypatch.setattr("offline_eval.datasets.store.BLOCK_ROWS", 16)
     arrays = rows(200, ends=range(6, 200, 7))
-    arrays["next_observations"] = arrays["observations"] + np.float32(0.5)
+    after = np.roll(arrays["observations"], -1, axis=0)
+    after[arrays["timeouts"]] += np.float32(0.5)
+    arrays["next_observations"] = after
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():

@@ -11,10 +11,11 @@ from gymnasium import spaces
 
 from offline_eval.datasets import evidence, known_spaces
 from offline_eval.datasets.alignment import Steps, reward_shift
-from offline_eval.datasets.arrays import Rows, from_arrays, from_trajectories
+from offline_eval.datasets.arrays import from_arrays, from_trajectories
 from offline_eval.datasets.doctor import CODES, check, has_errors
 from offline_eval.datasets.duplicates import duplicated_tail
 from offline_eval.datasets.opening import open_dataset, save_dataset
+from offline_eval.datasets.rows import Rows
 from offline_eval.errors import DatasetError, SpaceError
 
 DOOR = Path(__file__).resolve().parents[2] / "shared" / "data" / "demonstrations" / "door-human.hdf5"

@@ -256,7 +256,7 @@ def test_masks_say_what_terminated_and_terminals_where_episodes_end(tmp_path):
     observations = np.arange(6, dtype=np.float64)[:, None]
     arrays = {
         "observations": observations,
-        "next_observations": observations + 0.5,
+        "next_observations": np.array([1, 2, 2.5, 4, 5, 5.5])[:, None],
         "actions": np.zeros((6, 1)),
         "rewards": np.ones(6),
         "terminals": np.array([0.0, 0, 1, 0, 0, 1]),
@@ -280,7 +280,7 @@ def test_pickled_and_damaged_archives_are_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", observations=np.array([{}], object), actions=np.zeros(1), terminals=np.zeros(1))
     with pytest.raises(DatasetError, match="because that runs code"):
         open_dataset(tmp_path / "a.npz")
-    np.savez(tmp_path / "b.npz", observations=np.zeros((400, 2)))
+    np.savez(tmp_path / "b.npz", observations=np.zeros((400, 2)), actions=np.zeros((400, 1)), terminals=np.zeros(400))
     content = bytearray((tmp_path / "b.npz").read_bytes())
     content[500:700] = b"x" * 200
     (tmp_path / "b.npz").write_bytes(content)

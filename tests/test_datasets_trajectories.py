@@ -296,8 +296,9 @@ def test_a_validation_fraction_lies_between_zero_and_one(fraction):
 def test_numbers_in_one_column_are_a_box_of_one_dimension():
     generator = np.random.default_rng(0)
     column, ends = generator.uniform(-1, 1, 6), np.arange(6) % 3 == 2
-    flat = from_arrays(column, column, column, ends, None, column + 1)
-    wide = from_arrays(column[:, None], column[:, None], column, ends, None, column[:, None] + 1)
+    after = np.where(ends, column + 1, np.roll(column, -1))
+    flat = from_arrays(column, column, column, ends, None, after)
+    wide = from_arrays(column[:, None], column[:, None], column, ends, None, after[:, None])
     assert flat.fingerprint == wide.fingerprint
     assert (flat.observation_space.shape, flat.action_space.shape) == ((1,), (1,))
     assert check(flat) == check(wide)

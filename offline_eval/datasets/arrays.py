@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium import Space
 
-from offline_eval.datasets.data_spaces import acted_space, observed_space
+from offline_eval.datasets.data_spaces import acted_space, observed_space, whole_numbers
+from offline_eval.datasets.ends import episode_ends, single_transitions
 from offline_eval.datasets.known_spaces import known_spaces
 from offline_eval.datasets.records import Source, Trajectory
+from offline_eval.datasets.rows import Rows, as_flags
 from offline_eval.datasets.store import (
     Place,
     Store,
@@ -21,65 +23,13 @@ from offline_eval.datasets.store import (
     map_named,
     named,
     row_blocks,
+    storage_dtype,
 )
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import DatasetError, bare
 from offline_eval.types import Array, Observations
 
-_JUMP = 1e-6
-"""A next observation further than this from the following row's observation ends a trajectory (IQL's and D4RL's)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Flat rows, one a step; NumPy arrays or anything that can be sliced and has `shape` and `dtype` (HDF5).
-
-    Args:
-        observations: (num_steps, *shape), or a dict of those.
-        actions: (num_steps, *shape).
-        rewards: (num_steps,) or (num_steps, 1).
-        terminals: (num_steps,) or (num_steps, 1): the episode ended in a terminal state. None where nobody says.
-        timeouts: the episode was cut. None where nobody says.
-        next_observations: as `observations`; the state reached, never the first one of the next episode.
-        next_observation_known: (num_steps,) bool; where False, that row of `next_observations` stands for nothing.
-    """
-
-    observations: Any
-    actions: Any
-    rewards: Any
-    terminals: Any = None
-    timeouts: Any = None
-    next_observations: Any = None
-    next_observation_known: Any = None
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-    def checked(self) -> Rows:
-        """The same with the flags and rewards as flat arrays in memory, once the shapes agree."""
-        if len(self) == 0:
-            raise DatasetError("rewards", "must have at least one row", bare("an empty data set"))
-        columns = {name: self._column(name) for name in _COLUMNS if getattr(self, name) is not None}
-        for name in ("observations", "actions", "next_observations"):
-            for part, array in named(name, {} if getattr(self, name) is None else getattr(self, name)):
-                if len(array.shape) == 0 or len(array) != len(self):
-                    raise DatasetError(part, f"must have one row a reward ({len(self)})", tuple(array.shape))
-        if self.next_observations is not None:
-            shapes = [{name: a.shape for name, a in named("", x)} for x in (self.observations, self.next_observations)]
-            if shapes[0] != shapes[1]:
-                raise DatasetError("next_observations", f"must be shaped as `observations` ({shapes[0]})", shapes[1])
-        return replace(self, **columns)
-
-    def _column(self, name: str) -> Array:
-        column = np.asarray(getattr(self, name)[:])
-        if column.shape not in ((len(self),), (len(self), 1)):
-            raise DatasetError(name, f"must be of shape ({len(self)},)", column.shape)
-        column = column.reshape(len(self))
-        return column if name == "rewards" else column.astype(bool)
-
-
 _FIELDS = ("observations", "actions", "rewards", "terminated", "truncated")
-_COLUMNS = ("rewards", "terminals", "timeouts", "next_observation_known")
 
 
 def from_arrays(
@@ -94,6 +44,7 @@ def from_arrays(
     action_space: Space[Any] | None = None,
     max_episode_steps: int | None = None,
     env_id: str | None = None,
+    transitions: bool = False,
 ) -> Dataset:
     """A data set from flat rows, one a step.
 
@@ -109,17 +60,23 @@ def from_arrays(
         action_space: the same; inferred, it is [-1, 1], or the range of the data if much lies outside.
         max_episode_steps: cuts trajectories where there is neither `truncated` nor `next_observations`.
         env_id: for the spaces, for reference returns and for messages.
+        transitions: read every row as a transition of its own, in whatever order they are; wants `next_observations`.
 
     Raises:
-        DatasetError: shapes that disagree, no rows, no episode ends, NaN or infinite numbers.
+        DatasetError: shapes that disagree, no rows, flags that are not 0 or 1, no episode ends, rows that are not in
+            the order of time, NaN or infinite numbers.
     """
     observed, following = (
         None if given is None else map_named("", given, lambda _, values: np.asarray(values))
         for given in (observations, next_observations)
     )
-    rows = Rows(observed, np.asarray(actions), np.asarray(rewards), terminated, truncated, following)
+    terminals, timeouts = (
+        None if given is None else as_flags(name, given)
+        for name, given in (("terminated", terminated), ("truncated", truncated))
+    )
+    rows = Rows(observed, np.asarray(actions), np.asarray(rewards), terminals, timeouts, following)
     source = Source(env_id=env_id, max_episode_steps=max_episode_steps)
-    return from_rows(rows, observation_space, action_space, source).check_finite()
+    return from_rows(rows, observation_space, action_space, source, transitions=transitions).check_finite()
 
 
 def from_trajectories(
@@ -135,13 +92,7 @@ def from_trajectories(
         DatasetError: no trajectories, shapes that disagree, NaN or infinite numbers.
     """
     parts = [t if isinstance(t, Trajectory) else _trajectory(t) for t in trajectories]
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        raise DatasetError("trajectories", "must have at least one step", bare("an empty data set"))
-    first = parts[0]
-    store = allocate_store(np.array([len(part) for part in parts]), first.observations, first.actions)
-    for k, part in enumerate(parts):
-        put_trajectory(store, k, part)
+    store = stacked(np.array([len(part) for part in parts], np.int64), parts)
     return assemble(store, observation_space, action_space, Source(env_id=env_id)).check_finite()
 
 
@@ -155,8 +106,33 @@ def _trajectory(fields: Mapping[str, Any]) -> Trajectory:
             f"add {' and '.join(missing)}: (T,) bool where it is a flag",
         )
     arrays = {name: np.asarray(fields[name]) for name in _FIELDS[1:]}
+    arrays |= {name: as_flags(name, arrays[name]) for name in ("terminated", "truncated")}
     observations = map_named("observations", fields["observations"], lambda _, values: np.asarray(values))
     return Trajectory(observations, **arrays, final_known=bool(fields.get("final_known", True)))
+
+
+def stacked(lengths: Array, parts: Iterable[Trajectory], place: Place = in_memory) -> Store:
+    """A store of trajectories that are read one after the other; those without a step are left out.
+
+    Args:
+        lengths: of each, (num_trajectories,).
+        parts: the trajectories, in the same order.
+        place: where the large arrays go.
+
+    Raises:
+        DatasetError: there is no step at all, or shapes or kinds of numbers disagree.
+    """
+    store, number = None, 0
+    for length, part in zip(lengths, parts, strict=True):
+        if not length:
+            continue
+        if store is None:
+            store = allocate_store(lengths[lengths > 0], part.observations, part.actions, place)
+        put_trajectory(store, number, part)
+        number += 1
+    if store is None:
+        raise DatasetError("dataset", "must have at least one step", bare("an empty data set"))
+    return store
 
 
 def put_trajectory(store: Store, number: int, part: Trajectory) -> None:
@@ -174,6 +150,10 @@ def put_trajectory(store: Store, number: int, part: Trajectory) -> None:
         if values is None or values.shape != want:
             received = None if values is None else values.shape
             raise DatasetError(f"{name} of trajectory {number}", f"must be of shape {want}", received)
+        kept = values.dtype if whole.dtype == np.bool_ else storage_dtype(values.dtype, name)
+        if not np.can_cast(kept, whole.dtype, "same_kind"):
+            rule = f"must hold numbers of the kind that other trajectories hold ({whole.dtype})"
+            raise DatasetError(f"{name} of trajectory {number}", rule, bare(f"dtype {values.dtype}"))
         fill(whole, rows, values)
     store.final_known[number] = part.final_known
     if not part.final_known:
@@ -188,19 +168,28 @@ def from_rows(
     action_space: Space[Any] | None = None,
     source: Source | None = None,
     place: Place = in_memory,
+    transitions: bool = False,
 ) -> Dataset:
     """A data set from flat rows, read block by block.
 
-    An end is a row that is terminal or a timeout. Where there are no timeouts, it is also a row whose next observation
-    is not the following row's observation, or, without next observations either, every `source.max_episode_steps`-th
-    row of an episode. The rows after the last end are a trajectory that was cut.
+    Where episodes end is said in `offline_eval.datasets.ends`; the rows after the last end are a trajectory that was
+    cut.
+
+    Args:
+        rows: as the file has them.
+        observation_space: the data must fit it.
+        action_space: the same.
+        source: where they come from, and the time limit.
+        place: where the large arrays go.
+        transitions: every row is a transition of its own.
 
     Raises:
         DatasetError: shapes that disagree, no rows, or no way to know where episodes end.
     """
     rows, source = rows.checked(), source or Source()
     rows = _shaped(rows)
-    ends = episode_ends(rows, source.max_episode_steps)
+    ends, notes = single_transitions(rows) if transitions else episode_ends(rows, source.max_episode_steps)
+    source = replace(source, notes=source.notes + notes)
     ends[-1] = True
     last = np.flatnonzero(ends)
     starts = np.concatenate([[0], last[:-1] + 1])
@@ -250,62 +239,17 @@ def _copy_observations(out: Array, values: Any, number: Array, ends: Array, fina
             fill(out, at[last[known]] + 1, final[block][last[known]])
 
 
-def episode_ends(rows: Rows, max_episode_steps: int | None = None) -> Array:
-    """Which of checked rows end an episode, (num_steps,) bool: see `from_rows`.
-
-    Raises:
-        DatasetError: the rows do not say where episodes end.
-    """
-    ends = np.zeros(len(rows), bool)
-    for flags in (rows.terminals, rows.timeouts):
-        if flags is not None:
-            ends |= flags
-    # Flags that are all False say no more than flags that are missing.
-    if rows.timeouts is None or not ends.any():
-        if rows.next_observations is not None:
-            ends |= jumps(rows)
-        elif max_episode_steps is not None:
-            ends |= _every(max_episode_steps, ends)
-    if not ends.any():
-        raise DatasetError(
-            "dataset",
-            "must say where its episodes end: `terminals`, `timeouts` or `next_observations`",
-            bare(f"{len(rows)} rows without an end"),
-            "give `max_episode_steps`, the environment's time limit",
-        )
-    return ends
-
-
-def jumps(rows: Rows) -> Array:
-    """Rows whose next observation is not the following row's observation, (num_steps,) bool; never the last row."""
-    found = np.zeros(len(rows), bool)
-    after = dict(named("", rows.next_observations))
-    for name, values in named("", rows.observations):
-        for block in row_blocks(values, len(rows) - 1):
-            ahead = values[block.start + 1 : block.stop + 1]
-            # In float32, so that a file with observations of two precisions does not jump at every row. NaN and
-            # infinity are reported as themselves, not as jumps.
-            with np.errstate(over="ignore", invalid="ignore"):
-                difference = ahead.astype(np.float32) - after[name][block].astype(np.float32)
-                distance = np.linalg.norm(difference.reshape(len(ahead), -1), axis=1)
-            found[block] |= (distance > _JUMP) & np.isfinite(distance)
-    return found
-
-
-def _every(count: int, ends: Array) -> Array:
-    """Every count-th row since the last end."""
-    row = np.arange(len(ends))
-    start = np.maximum.accumulate(np.where(np.concatenate([[True], ends[:-1]]), row, 0))
-    found: Array = (row - start + 1) % count == 0
-    return found
-
-
 def assemble(
     store: Store, observation_space: Space[Any] | None, action_space: Space[Any] | None, source: Source
 ) -> Dataset:
     """A data set with the spaces given, checked against the data; else of the environment it names; else inferred."""
-    assumed = replace(source, assumed_action_space=True)
     observed, acted = known_spaces(source.env_id, store.observations, store.actions)
+    guessed = {
+        "actions": store.actions if action_space is None and acted is None else None,
+        "observations": store.observations if observation_space is None and observed is None else None,
+    }
+    notes = tuple(note for name, values in guessed.items() for note in whole_numbers(name, values))
+    assumed = replace(source, assumed_action_space=True, notes=source.notes + notes)
     dataset = Dataset(
         store,
         observed_space(store.observations) if observed is None else observed,

@@ -7,9 +7,9 @@ from typing import Any
 
 from gymnasium import Space
 
-from offline_eval.datasets.arrays import Rows
 from offline_eval.datasets.evidence import evidence_of
 from offline_eval.datasets.faults import CHECKS, Finding
+from offline_eval.datasets.rows import Rows
 from offline_eval.datasets.trajectories import Dataset
 
 CODES = tuple(CHECKS)

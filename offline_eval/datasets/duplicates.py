@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offline_eval.datasets.arrays import Rows
+from offline_eval.datasets.rows import Rows
 from offline_eval.datasets.store import named, row_blocks
 from offline_eval.types import Array
 

@@ -12,14 +12,16 @@ import gymnasium
 import numpy as np
 from gymnasium import Space, spaces
 
-from offline_eval.datasets.arrays import Rows, jumps
+from offline_eval.datasets.confined import at_the_door
 from offline_eval.datasets.d4rl import open_rows
 from offline_eval.datasets.data_spaces import acted_space
+from offline_eval.datasets.ends import jumps
 from offline_eval.datasets.known_spaces import known_spaces
-from offline_eval.datasets.ogbench import npz_arrays, npz_rows, ogbench_names
+from offline_eval.datasets.npz import open_npz_rows
 from offline_eval.datasets.opening import format_of, located, open_dataset
 from offline_eval.datasets.records import Source
 from offline_eval.datasets.references import time_limit_of
+from offline_eval.datasets.rows import Rows
 from offline_eval.datasets.store import map_named, named, non_finite, storage_dtype
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import SpaceError, bare
@@ -106,19 +108,19 @@ def evidence_of(
     if isinstance(source, Dataset):
         source = replace(source, source=named_by(source.source))
         return _from_dataset(source, action_space, max_episode_steps)
-    path = located(source)
-    match format_of(path):
-        case "d4rl":
-            with open_rows(path) as (rows, origin, stated):
-                space = stated.get("action_space") if action_space is None else action_space
-                return _from_rows(rows, named_by(origin), space, max_episode_steps)
-        case "npz":
-            with npz_arrays(path) as arrays:
-                if not ogbench_names(arrays):
-                    origin = named_by(Source("npz", str(path), env_id=path.stem))
-                    return _from_rows(npz_rows(arrays), origin, action_space, max_episode_steps)
-    dataset = open_dataset(path, check_finite=False)
-    return _from_dataset(replace(dataset, source=named_by(dataset.source)), action_space, max_episode_steps)
+    with at_the_door(source):
+        path = located(source)
+        match format_of(path):
+            case "d4rl":
+                with open_rows(path) as (rows, origin, stated):
+                    space = stated.get("action_space") if action_space is None else action_space
+                    return _from_rows(rows, named_by(origin), space, max_episode_steps)
+            case "npz":
+                with open_npz_rows(path) as flat:
+                    if flat is not None:
+                        return _from_rows(flat[0], named_by(flat[1]), action_space, max_episode_steps)
+        dataset = open_dataset(path, check_finite=False)
+        return _from_dataset(replace(dataset, source=named_by(dataset.source)), action_space, max_episode_steps)
 
 
 def _from_dataset(dataset: Dataset, action_space: Space[Any] | None, max_episode_steps: int | None) -> Evidence:

@@ -7,6 +7,7 @@ the next one that looks.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from typing import Any
 
 import h5py
 
-from offline_eval.datasets.shards import SUFFIX, Entry, read_entries
+from offline_eval.datasets.confined import file_within
+from offline_eval.datasets.shards import SUFFIX, Entry, checked_entry, read_entries
 from offline_eval.errors import StorageError
 from offline_eval.files import write_durably
 
@@ -37,8 +39,8 @@ class Index:
         self._shards: dict[str, list[Entry]] = {}
         self._linked: list[Entry] | None = None
         # Absent, or not ours: it is made anew.
-        with suppress(OSError, KeyError, ValueError, TypeError), h5py.File(data / MAIN_FILE, "r") as file:
-            self._linked = [Entry(*row) for row in json.loads(file.attrs["entries"])]
+        with suppress(Exception), h5py.File(data / MAIN_FILE, "r") as file:
+            self._linked = [checked_entry(*row) for row in json.loads(file.attrs["entries"])]
         for entry in self._linked or ():
             self._shards.setdefault(entry.shard, []).append(entry)
 
@@ -109,7 +111,11 @@ def read_metadata(data: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none.
     """
-    metadata: dict[str, Any] = json.loads((data / METADATA_FILE).read_text(encoding="utf-8"))
+    if not (data / METADATA_FILE).exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(data / METADATA_FILE))
+    metadata = json.loads(file_within(data, data / METADATA_FILE).read_text(encoding="utf-8"))
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{METADATA_FILE} holds no object")
     return metadata
 
 

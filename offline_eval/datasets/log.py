@@ -27,6 +27,7 @@ from typing import Any, overload
 from gymnasium import Space, spaces
 from gymnasium.envs.registration import EnvSpec
 
+from offline_eval.datasets.confined import at_the_log
 from offline_eval.datasets.index import METADATA_FILE, SHARD_FOLDER, Index, locked, read_metadata, write_metadata
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.shards import SUFFIX, Entry, encode_shard, read_episode
@@ -234,15 +235,16 @@ def open_log(folder: str | os.PathLike[str]) -> Log:
         StorageError: there is no log, or a shard is damaged.
     """
     folder = Path(folder)
-    metadata = _metadata(folder)
-    index = Index(folder / "data")
-    try:
-        entries = index.save(wait=False)
-    except StorageError:
-        raise
-    except OSError:
-        entries = index.scan()
-    return Log(folder, metadata, entries)
+    with at_the_log(folder):
+        metadata = _metadata(folder)
+        index = Index(folder / "data")
+        try:
+            entries = index.save(wait=False)
+        except StorageError:
+            raise
+        except OSError:
+            entries = index.scan()
+        return Log(folder, metadata, entries)
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

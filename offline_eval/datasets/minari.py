@@ -5,7 +5,8 @@
     <folder>/data/metadata.json     spaces and environment as JSON
     <folder>/data/main_data.hdf5    episode_0, episode_1, ...: observations, actions, rewards, terminations, truncations
 
-An episode may be a link into another file; the logs of `offline_eval.datasets.log` are laid out like that.
+Versions 0.3 and 0.4 have no metadata.json: the same words are attributes of the main file. An episode may be a link
+into another file; the logs of `offline_eval.datasets.log` are laid out like that.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ import gymnasium
 import h5py
 import numpy as np
 from gymnasium import Space
-from h5py import h5d, h5s
+from h5py import h5d
 
-from offline_eval.datasets.arrays import assemble, put_trajectory
-from offline_eval.datasets.hdf5 import reading_hdf5, writing_hdf5
+from offline_eval.datasets.arrays import assemble, stacked
+from offline_eval.datasets.columns import not_used
+from offline_eval.datasets.confined import bounded, file_within
+from offline_eval.datasets.hdf5 import check_array, read_array, read_observations, reading_hdf5, writing_hdf5
 from offline_eval.datasets.records import Source, Trajectory
+from offline_eval.datasets.rows import as_flags
 from offline_eval.datasets.space_json import space_from_json, space_to_json
-from offline_eval.datasets.store import Place, Store, allocate_store, in_memory
+from offline_eval.datasets.store import Place, Store, in_memory
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.datasets.writing import new_folder
 from offline_eval.errors import DatasetError, bare
-from offline_eval.types import Array, Observations
 
 MAIN_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 _KNOWN = "final_observation_known"
+_PARTS = frozenset({"observations", "actions", "rewards", "terminations", "truncations"})
 _VERSION = "0.5.0"
 """The earliest version of Minari that reads this layout as it is."""
 
@@ -65,50 +69,69 @@ def read_minari(
     Raises:
         DatasetError: a file is missing or damaged, there are no episodes, or it is Arrow, JPEG frames or nested spaces.
     """
-    folder = minari_folder(path)
-    if folder is None:
-        raise DatasetError(
-            "path", f"must hold {MAIN_FILE} and {METADATA_FILE}, or a folder `data` that does", str(path)
-        )
-    metadata = _metadata(folder)
-    episodes = list(_episodes(folder, metadata))
+    main = main_file(path)
+    if main is None:
+        raise DatasetError("path", f"must hold {MAIN_FILE}, or a folder `data` that does", str(path))
+    metadata = _metadata(main)
+    episodes = list(_episodes(main, metadata))
     stated = {
         name: space_from_json(metadata[name]) for name in ("observation_space", "action_space") if name in metadata
     }
-    store = _read_store(episodes, place)
-    dataset = assemble(store, stated.get("observation_space"), stated.get("action_space"), _source(path, metadata))
+    others: set[str] = set()
+    store = _read_store(episodes, bounded(place, main.parent), main.parent, others)
+    source = _source(path, metadata, not_used(dict.fromkeys(others), ()))
+    dataset = assemble(store, stated.get("observation_space"), stated.get("action_space"), source)
     return dataset.for_spaces(observation_space, action_space)
 
 
-def minari_folder(path: str | os.PathLike[str]) -> Path | None:
-    """The folder with the main file, given that, the folder above or the file; None where there is none."""
+def main_file(path: str | os.PathLike[str]) -> Path | None:
+    """The main file, given that, its folder or the folder above; None where there is none.
+
+    A file of another name counts where it is HDF5 with `episode_0` in it, as main files of older versions are.
+    """
     path = Path(path)
-    for folder in (path, path / "data", path.parent if path.name == MAIN_FILE else path):
-        if (folder / METADATA_FILE).is_file():
-            return folder
+    if path.is_file():
+        return path if path.name == MAIN_FILE or _has_episodes(path) else None
+    for folder in (path, path / "data"):
+        if (folder / METADATA_FILE).is_file() or (folder / MAIN_FILE).is_file():
+            return folder / MAIN_FILE
     return None
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def _has_episodes(path: Path) -> bool:
+    with suppress(Exception), h5py.File(path, "r") as file:  # what is no HDF5 file is none of Minari's
+        return "episode_0" in file
+    return False
+
+
+def _metadata(main: Path) -> dict[str, Any]:
+    """What `metadata.json` says; where there is none, what the attributes of the main file say."""
+    described = main.parent / METADATA_FILE
+    if not described.is_file():
+        with reading_hdf5(main) as file:
+            attributes = dict(file.attrs)
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
     try:
-        metadata: dict[str, Any] = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError("path", f"must hold a readable {METADATA_FILE} ({error})", str(folder)) from error
+        metadata = json.loads(file_within(main.parent, described).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError("path", f"must hold a readable {METADATA_FILE} ({error})", str(main.parent)) from error
+    if not isinstance(metadata, dict):
+        raise DatasetError("path", f"must hold a {METADATA_FILE} that is an object", bare(type(metadata).__name__))
     if metadata.get("data_format", "hdf5") != "hdf5":
         way_out = "read it with Minari and write it again with data_format='hdf5'"
         raise DatasetError("path", "must be in Minari's HDF5 layout", metadata["data_format"], way_out)
     return metadata
 
 
-def _episodes(folder: Path, metadata: Mapping[str, Any]) -> Iterator[_Episode]:
+def _episodes(main: Path, metadata: Mapping[str, Any]) -> Iterator[_Episode]:
     """Where each episode lies, in order; links are followed here, so that a missing file is named."""
+    folder = main.parent
     if "offline_eval" in metadata and (folder / "shards").is_dir():
         # A log whose writer was killed can be ahead of its index.
         from offline_eval.datasets.log import open_log
 
         yield from (_Episode(folder / "shards" / entry.shard, entry.group) for entry in open_log(folder.parent).entries)
         return
-    main = folder / MAIN_FILE
     with reading_hdf5(main) as file:
         names = [name for name in file if re.fullmatch(r"episode_\d+", name)]
         for name in sorted(names, key=lambda name: int(name.rpartition("_")[2])):
@@ -119,11 +142,11 @@ def _episodes(folder: Path, metadata: Mapping[str, Any]) -> Iterator[_Episode]:
                 yield _Episode(main, name)
 
 
-def _groups(episodes: list[_Episode]) -> Iterator[tuple[int, Any]]:
+def _groups(episodes: list[_Episode], folder: Path) -> Iterator[tuple[int, Any]]:
     """Number and group of each episode; a file is open while its episodes follow one another."""
     numbered = enumerate(episodes)
     for path, part in groupby(numbered, key=lambda item: item[1].file):
-        with reading_hdf5(path) as file:
+        with reading_hdf5(path, folder) as file:
             for number, episode in part:
                 group = file.get(episode.group)
                 if not isinstance(group, h5py.Group):
@@ -131,64 +154,41 @@ def _groups(episodes: list[_Episode]) -> Iterator[tuple[int, Any]]:
                 yield number, group
 
 
-def _read_store(episodes: list[_Episode], place: Place) -> Store:
-    lengths, first = np.zeros(len(episodes), np.int64), None
-    for number, group in _groups(episodes):
+def _read_store(episodes: list[_Episode], place: Place, folder: Path, others: set[str]) -> Store:
+    lengths = np.zeros(len(episodes), np.int64)
+    for number, group in _groups(episodes, folder):
         if "rewards" not in group:
             raise DatasetError("path", "must have rewards in every episode", bare(f"{group.file.filename}{group.name}"))
-        lengths[number] = h5d.open(group.id, b"rewards").shape[0]
-        if first is None and lengths[number]:
-            first = _read_episode(group)
-    if first is None:
-        raise DatasetError("dataset", "must have at least one step", bare("an empty data set"))
-    store = allocate_store(lengths[lengths > 0], first.observations, first.actions, place)
-    position = 0
-    for number, group in _groups(episodes):
-        if lengths[number]:
-            put_trajectory(store, position, _read_episode(group))
-            position += 1
-    return store
+        rewards = h5d.open(group.id, b"rewards")
+        check_array(rewards, f"{group.name}/rewards", folder)
+        lengths[number] = rewards.shape[0]
+        others.update(set(group) - _PARTS)
+    return stacked(lengths, (_read_episode(group) for _, group in _groups(episodes, folder)), place)
 
 
 def _read_episode(group: Any) -> Trajectory:
-    missing = {"observations", "actions", "rewards", "terminations", "truncations"} - set(group)
+    missing = _PARTS - set(group)
     if missing:
         where = bare(f"{group.file.filename}{group.name} without {', '.join(sorted(missing))}")
         raise DatasetError("path", "must be in Minari's HDF5 layout", where)
-    node = group["observations"]
-    observations: Observations = (
-        {key: _read(node, key) for key in node} if isinstance(node, h5py.Group) else _read(group, "observations")
-    )
     return Trajectory(
-        observations,
-        _read(group, "actions"),
-        _read(group, "rewards"),
-        _read(group, "terminations").astype(bool, copy=False),
-        _read(group, "truncations").astype(bool, copy=False),
+        read_observations(group, "observations"),
+        read_array(group, "actions"),
+        read_array(group, "rewards"),
+        as_flags(f"{group.name}/terminations", read_array(group, "terminations")),
+        as_flags(f"{group.name}/truncations", read_array(group, "truncations")),
         bool(group.attrs.get(_KNOWN, True)),
     )
 
 
-def _read(group: Any, name: str) -> Array:
-    # h5py's low-level interface: the high-level one takes three times as long, which short episodes notice.
-    try:
-        dataset = h5d.open(group.id, name.encode())
-    except (TypeError, KeyError):
-        rule = f"must have arrays as {name} (no nested Dict or Tuple spaces)"
-        raise DatasetError("path", rule, group.file.filename, "flatten them with a wrapper") from None
-    if dataset.dtype.kind == "O":
-        way_out = "write it with jpeg_encoding=False"
-        raise DatasetError("path", f"must have numbers as {name}, no JPEG frames or text", group.file.filename, way_out)
-    array = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5s.ALL, h5s.ALL, array)
-    return array
-
-
-def _source(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> Source:
-    spec: dict[str, Any] = {}
-    with suppress(KeyError, ValueError, TypeError):
+def _source(path: str | os.PathLike[str], metadata: Mapping[str, Any], notes: list[str]) -> Source:
+    spec: Any = {}
+    with suppress(KeyError, ValueError, TypeError, RecursionError):
         spec = json.loads(metadata["env_spec"])
+    spec = spec if isinstance(spec, dict) else {}
     ours = metadata.get("offline_eval", {})
+    if not isinstance(ours, dict):
+        raise DatasetError("path", f"must have an object as offline_eval in {METADATA_FILE}", ours)
     minimum, maximum = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     return Source(
         format="minari",
@@ -196,6 +196,7 @@ def _source(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> Source
         env_id=ours.get("env_id") or spec.get("id") or metadata.get("dataset_id"),
         max_episode_steps=ours.get("max_episode_steps") or spec.get("max_episode_steps"),
         reference_returns=None if minimum is None or maximum is None else (float(minimum), float(maximum)),
+        notes=tuple(notes),
     )
 
 

@@ -1,118 +1,68 @@
-"""NumPy archives (.npz): OGBench's layout, and flat rows under the names of D4RL or of Gymnasium.
+"""Layouts with T + 1 rows a trajectory, whose last row is the final observation: OGBench's and RLDS's.
 
-OGBench keeps T + 1 rows a trajectory: the last one, flagged by `terminals`, is the final observation with an action
-that was never taken. `terminals` there is the end of the recording, not of the task, so that nothing is terminated.
-There are no rewards: the tasks are goal-conditioned, and a reward belongs to a goal.
+OGBench's own files flag that row by `terminals`, those of `load_dataset(compact_dataset=True)` by `valids` = 0 (their
+`terminals` flag the row before, too). Neither says that a state is terminal; rows with rewards have `masks` for that.
+RLDS flags the row by `is_last`, and by `is_terminal` where the state is terminal; its action and reward stand for
+nothing. Some write `is_last` at the last step instead; rewards there tell them apart.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import Space
 
-from offline_eval.datasets.arrays import Rows, assemble, from_rows
+from offline_eval.datasets.arrays import assemble
+from offline_eval.datasets.columns import ENDS, NO_REWARDS, TERMINALS, TIMEOUTS, not_used
 from offline_eval.datasets.records import Source
+from offline_eval.datasets.rows import as_flags
 from offline_eval.datasets.store import Place, allocate_store, fill, in_memory, named
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import DatasetError, bare
 from offline_eval.types import Array
 
-NO_REWARDS = "the file has no rewards: they are 0 here, and a value learned from them says nothing"
+_MARKS = {*TERMINALS, *TIMEOUTS, *ENDS} - {"is_last", "is_terminal"}
+_READ = ("observations", "actions", "rewards", "terminals", "valids", "masks", "is_last", "is_first", "is_terminal")
 
 
-def read_npz(
-    path: str | os.PathLike[str],
-    observation_space: Space[Any] | None = None,
-    action_space: Space[Any] | None = None,
-    max_episode_steps: int | None = None,
-    place: Place = in_memory,
-) -> Dataset:
-    """Read a .npz file; NaN passes (see `Dataset.check_finite`).
-
-    It is OGBench's layout where there are `terminals` and neither rewards nor anything else that tells where episodes
-    end. Otherwise it is flat rows: observations, actions, rewards, `terminals` or `terminated`, and optionally
-    `timeouts` or `truncated`, and next_observations. With `masks`, as OGBench's rows with rewards have them, a step
-    terminated where its mask is 0, and `terminals` are episode ends, cut where the mask is 1.
-
-    Args:
-        path: the file.
-        observation_space: the data must fit it.
-        action_space: inferred where left out.
-        max_episode_steps: cuts episodes of flat rows without timeouts and next observations.
-        place: where the large arrays go.
-
-    Raises:
-        DatasetError: the file is damaged, holds pickled objects, or lacks an array.
-    """
-    with npz_arrays(path) as arrays:
-        source = Source("npz", str(path), env_id=Path(path).stem, max_episode_steps=max_episode_steps)
-        if ogbench_names(arrays):
-            return read_ogbench(arrays, observation_space, action_space, Path(path), place)
-        return from_rows(npz_rows(arrays), observation_space, action_space, source, place)
+def has_final_rows(names: Any) -> bool:
+    """Whether arrays of these names are laid out with a row more a trajectory, which is its final observation."""
+    if "next_observations" in names:
+        return False
+    if "valids" in names:
+        return True
+    marks = _MARKS.intersection(names)
+    return ("is_last" in names and not marks) or (marks == {"terminals"} and "rewards" not in names)
 
 
-def ogbench_names(names: Any) -> bool:
-    """Whether an archive with these arrays is laid out as OGBench's are."""
-    others = {"rewards", "timeouts", "truncated", "terminated", "next_observations"}
-    return "terminals" in names and others.isdisjoint(names)
-
-
-def npz_rows(arrays: Mapping[str, Array]) -> Rows:
-    """Flat rows from arrays by name."""
-    missing = [name for name in ("observations", "actions", "rewards") if name not in arrays]
-    if missing:
-        rule = "must hold observations, actions and rewards, or OGBench's observations, actions and terminals"
-        raise DatasetError(
-            "path", rule, bare(", ".join(sorted(arrays)) or "nothing"), f"{', '.join(missing)} not found"
-        )
-    optional = {
-        name: next((arrays[word] for word in words if word in arrays), None)
-        for name, words in {
-            "terminals": ("terminals", "terminated"),
-            "timeouts": ("timeouts", "truncated"),
-            "next_observations": ("next_observations",),
-        }.items()
-    }
-    if "masks" in arrays:
-        optional |= _masked(arrays["masks"], optional["terminals"], optional["timeouts"])
-    return Rows(arrays["observations"], arrays["actions"], arrays["rewards"], **optional)
-
-
-def _masked(masks: Array, terminals: Array | None, timeouts: Array | None) -> dict[str, Array]:
-    """OGBench's flags: a mask of 0 is a terminal state, `terminals` are ends of episodes, most by the time limit."""
-    masks = np.asarray(masks).reshape(-1)
-    if not np.isin(masks, (0, 1)).all():
-        raise DatasetError("masks", "must be 0 (terminated) or 1", masks[~np.isin(masks, (0, 1))][0])
-    ends = np.zeros(len(masks), bool)
-    for name, flags in {"terminals": terminals, "timeouts": timeouts}.items():
-        if flags is not None:
-            if np.size(flags) != len(masks):
-                raise DatasetError(name, f"must have one row a mask ({len(masks)})", np.shape(flags))
-            ends |= np.asarray(flags).reshape(-1).astype(bool)
-    terminated = masks == 0
-    return {"terminals": terminated} | ({"timeouts": ends & ~terminated} if ends.any() else {})
-
-
-def read_ogbench(
-    arrays: Mapping[str, Array],
+def read_final_rows(
+    arrays: Mapping[str, Any],
     observation_space: Space[Any] | None,
     action_space: Space[Any] | None,
     path: Path,
     place: Place = in_memory,
 ) -> Dataset:
-    """A data set from OGBench's arrays: see `read_npz`."""
+    """A data set from arrays with final rows.
+
+    Raises:
+        DatasetError: an array is missing, they are of different lengths, or they contradict each other.
+    """
+    missing = [name for name in ("observations", "actions") if name not in arrays]
+    if missing:
+        received = bare(", ".join(sorted(arrays)))
+        raise DatasetError("path", "must hold observations and actions", received, f"{', '.join(missing)} not found")
     observations, actions = arrays["observations"], arrays["actions"]
-    is_final = np.asarray(arrays["terminals"]).reshape(-1).astype(bool)
-    if not len(observations) == len(actions) == len(is_final):
-        sizes = (len(observations), len(actions), len(is_final))
-        raise DatasetError("path", "must have as many observations, actions and terminals", sizes)
+    sizes = {name: arrays[name].shape[:1] for name in _READ if name in arrays}
+    if len(set(sizes.values())) > 1 or () in sizes.values():
+        received = bare(", ".join(f"{name} {size}" for name, size in sizes.items()))
+        raise DatasetError("path", f"must have as many {', '.join(sizes)}", received)
+    flags = {name: as_flags(name, arrays[name][:]).reshape(-1) for name in _READ[3:] if name in arrays}
+    if any(len(flag) != len(observations) for flag in flags.values()):
+        raise DatasetError("path", f"must have one flag a row in each of {', '.join(flags)}", bare(str(sizes)))
+    is_final, notes = _final(flags, arrays)
     is_final[-1:] = True
     ends = np.flatnonzero(is_final)
     lengths = np.diff(ends, prepend=-1) - 1
@@ -125,20 +75,75 @@ def read_ogbench(
     for _, out in named("observations", store.observations):
         fill(out, slice(None), observations[kept])
     fill(store.actions, slice(None), actions[~is_final])
-    store.rewards[:] = 0.0
-    store.truncated[store.offsets[1:] - 1] = True
-    source = Source("ogbench", str(path), env_id=path.stem, notes=(NO_REWARDS,))
+    fill(store.rewards, slice(None), _rewards(arrays, is_final))
+    store.terminated[:] = _terminated(flags, is_final)
+    last = store.offsets[1:] - 1
+    store.truncated[last] = ~store.terminated[last]
+    notes += not_used(arrays, _READ, len(observations))
+    source = Source("ogbench", str(path), env_id=path.stem, notes=tuple(notes))
     return assemble(store, observation_space, action_space, source)
 
 
-@contextmanager
-def npz_arrays(path: str | os.PathLike[str]) -> Iterator[dict[str, Array]]:
-    """The arrays of an archive, without unpickling anything."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            yield {name: archive[name] for name in archive.files if "/" not in name}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        way_out = "it is damaged, or holds pickled objects, which are not opened because that runs code"
-        raise DatasetError("path", f"must be a whole NumPy archive ({error})", str(path), way_out) from error
+def _final(flags: Mapping[str, Array], arrays: Mapping[str, Any]) -> tuple[Array, list[str]]:
+    """Which rows are final observations, and notes."""
+    notes = [] if "rewards" in arrays else [NO_REWARDS]
+    if "valids" in flags:
+        is_final = ~flags["valids"]
+        if "terminals" in flags:
+            following = np.concatenate([is_final[1:], [True]])
+            _refuse(
+                "terminals",
+                "must flag a row with valids 0 and the row before it",
+                flags["terminals"],
+                is_final | following,
+            )
+        return is_final, notes
+    if "is_last" not in flags:
+        return flags["terminals"].copy(), notes
+    is_final = flags["is_last"].copy()
+    if "is_first" in flags:
+        following = np.concatenate([flags["is_first"][1:], is_final[-1:]])
+        _refuse("is_last", "must flag the row before each row with is_first", is_final, following)
+    if np.any(np.nan_to_num(_column("rewards", arrays)[is_final])):
+        rule = "must flag final observations, whose rewards are 0 (RLDS)"
+        way_out = "if it flags the last step of an episode, name it terminals or timeouts, whichever it is"
+        raise DatasetError("is_last", rule, bare("rewards other than 0 in such rows"), way_out)
+    terminal = flags.get("is_terminal")
+    if terminal is not None and (terminal & ~is_final).any():
+        rule, row = "must be a row with is_last", np.flatnonzero(terminal & ~is_final)[0]
+        raise DatasetError("is_terminal", rule, bare(f"row {row}, which is none"))
+    return is_final, [*notes, "a row with is_last is read as the final observation, as in RLDS: its action is not used"]
+
+
+def _refuse(name: str, rule: str, flags: Array, expected: Array) -> None:
+    """Two flags that must agree, the last row aside: a recording may stop anywhere."""
+    bad = np.flatnonzero(flags[:-1] != expected[:-1])
+    if len(bad):
+        received = bare(f"{len(bad)} rows that contradict it, the first is row {bad[0]}")
+        raise DatasetError(name, rule, received, "mend or leave out the array that is wrong")
+
+
+def _column(name: str, arrays: Mapping[str, Any]) -> Array:
+    """Rewards of every row, (num_rows,); zeros where there are none."""
+    count = len(arrays["observations"])
+    values = np.asarray(arrays[name][:]) if name in arrays else np.zeros(count, np.float32)
+    if values.shape not in ((count,), (count, 1)) or values.dtype.kind not in "biuf":
+        raise DatasetError(name, f"must be numbers of shape ({count},)", bare(f"{values.shape} of {values.dtype}"))
+    return values.reshape(count)
+
+
+def _rewards(arrays: Mapping[str, Any], is_final: Array) -> Array:
+    rewards: Array = _column("rewards", arrays)[~is_final]
+    return rewards
+
+
+def _terminated(flags: Mapping[str, Array], is_final: Array) -> Array:
+    """Which steps terminated: by masks of their own row, or because the final row is a terminal state."""
+    steps = ~is_final
+    terminated = np.zeros(int(steps.sum()), bool)
+    if "masks" in flags:
+        terminated |= ~flags["masks"][steps]
+    if "is_terminal" in flags:
+        following: Array = np.concatenate([flags["is_terminal"][1:], [False]])
+        terminated |= following[steps]
+    return terminated

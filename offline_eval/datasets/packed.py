@@ -17,12 +17,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from offline_eval.datasets.confined import at_the_door, file_within
+from offline_eval.datasets.data_spaces import fits
 from offline_eval.datasets.records import Source
 from offline_eval.datasets.space_json import space_from_json, space_to_json
-from offline_eval.datasets.store import Allocate, Store, in_memory
+from offline_eval.datasets.store import Allocate, Store, in_memory, storage_dtype
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.datasets.writing import new_folder
-from offline_eval.errors import DatasetError, StorageError
+from offline_eval.errors import DatasetError, StorageError, bare
 
 INDEX = "dataset.json"
 _SMALL = ("terminated", "truncated", "offsets", "final_known")
@@ -138,16 +140,36 @@ def read_packed(folder: str | os.PathLike[str], memory_map: bool = False) -> Dat
     Raises:
         DatasetError: the folder is incomplete or of a later version.
     """
-    index = _index(Path(folder))
+    with at_the_door(folder):
+        return _read(Path(folder), memory_map)
+
+
+def _read(folder: Path, memory_map: bool) -> Dataset:
+    index = _index(folder)
     fields = index["source"]
     reference = fields["reference_returns"]
     fields |= {"reference_returns": None if reference is None else tuple(reference), "notes": tuple(fields["notes"])}
-    return Dataset(
-        open_store(Path(folder), memory_map),
-        space_from_json(index["observation_space"]),
-        space_from_json(index["action_space"]),
-        replace(Source(**fields), path=str(folder)),
-    )
+    store = open_store(folder, memory_map)
+    _check(store)
+    observation_space, action_space = (space_from_json(index[name]) for name in ("observation_space", "action_space"))
+    dataset = Dataset(store, observation_space, action_space, replace(Source(**fields), path=str(folder)))
+    for space, values in ((observation_space, store.observations), (action_space, store.actions)):
+        if not fits(space, values):
+            raise DatasetError("path", f"must hold arrays of its own spaces, {space}", str(folder), "it is damaged")
+    return dataset
+
+
+def _check(store: Store) -> None:
+    """Every array is of the kind that a store has."""
+    kinds: dict[str, Any] = {"offsets": np.int64, "rewards": np.float32}
+    kinds |= dict.fromkeys(("terminated", "truncated", "final_known"), np.bool_)
+    for name, array in store.arrays():
+        is_flat = name in kinds
+        kind = np.dtype(kinds[name]) if is_flat else storage_dtype(array.dtype, name)
+        if array.dtype != kind or (array.ndim != 1 if is_flat else array.ndim < 1):
+            raise DatasetError(
+                name, f"must hold {kind}", bare(f"{array.dtype} of shape {array.shape}"), "it is damaged"
+            )
 
 
 def open_store(folder: Path, memory_map: bool = True) -> Store:
@@ -158,7 +180,10 @@ def open_store(folder: Path, memory_map: bool = True) -> Store:
         # Copy on write: nobody's writing reaches the file or another process. Mode "r" would say the
         # same more plainly, but `torch.as_tensor`, which shares these pages, warns of arrays that are not writable.
         try:
-            return np.load(folder / f"{_file_name(name)}.npy", mmap_mode="c" if mapped else None, allow_pickle=False)
+            path = file_within(folder, folder / f"{_file_name(name)}.npy")
+            # A map is never larger than its file, whatever the file declares.
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+            return array if mapped else np.array(array)
         except (OSError, ValueError) as error:
             raise DatasetError("path", f"must be a whole folder of arrays ({error})", str(folder)) from error
 
@@ -173,11 +198,16 @@ def open_store(folder: Path, memory_map: bool = True) -> Store:
 
 def _index(folder: Path) -> dict[str, Any]:
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError("path", f"must hold {INDEX}; it is gone or was moved", str(folder)) from None
-    except ValueError as error:
+        if not (folder / INDEX).exists():
+            raise DatasetError("path", f"must hold {INDEX}; it is gone or was moved", str(folder))
+        index: Any = json.loads(file_within(folder, folder / INDEX).read_text(encoding="utf-8"))
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DatasetError("path", f"must hold a readable {INDEX} ({error})", str(folder)) from error
+    if not isinstance(index, dict):
+        raise DatasetError("path", f"must hold an object in {INDEX}", bare(type(index).__name__))
     if index.get("version") != _VERSION:
         raise DatasetError("path", f"must be of version {_VERSION}", index.get("version"), "update offline-eval")
-    return index
+    found: dict[str, Any] = index
+    return found

@@ -7,16 +7,24 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from offline_eval.datasets.arrays import Rows, from_rows
+from offline_eval.datasets.arrays import from_rows
 from offline_eval.datasets.records import Source
+from offline_eval.datasets.rows import Rows, as_flags
 from offline_eval.datasets.store import map_named
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import DatasetError, InputError, bare
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations
 
+_ALIKE = (
+    "the buffer was made with handle_timeout_termination=False: ends by a time limit cannot be told from terminal "
+    "states, and count as such"
+)
 
-def from_replay_buffer(buffer: Any, *, scaled: bool = True, env_id: str | None = None) -> Dataset:
+
+def from_replay_buffer(
+    buffer: Any, *, scaled: bool = True, env_id: str | None = None, transitions: bool = False
+) -> Dataset:
     """A data set from what a ReplayBuffer or DictReplayBuffer holds, in the order in which it was played.
 
     Each environment's column is read from its oldest step on. An episode ends where `dones` or `timeouts` say so, and
@@ -28,6 +36,7 @@ def from_replay_buffer(buffer: Any, *, scaled: bool = True, env_id: str | None =
         scaled: whether Box actions lie in [-1, 1], as SB3's algorithms store them; False for a buffer that was filled
             by hand with the environment's own actions.
         env_id: for reference returns and for messages.
+        transitions: read every row as a transition of its own; for a buffer that was filled out of order.
 
     Raises:
         InputError: not a ReplayBuffer.
@@ -47,7 +56,9 @@ def from_replay_buffer(buffer: Any, *, scaled: bool = True, env_id: str | None =
     missing = [name for name in wanted if not hasattr(buffer, name)]
     if missing:
         rule = "must be a ReplayBuffer of Stable-Baselines3 or have its attributes"
-        raise InputError("buffer", rule, bare(f"a {type(buffer).__name__} without {', '.join(missing)}"))
+        way_out = "a RolloutBuffer has no next observations: record with `offline-eval collect`, or give its arrays to "
+        received = bare(f"a {type(buffer).__name__} without {', '.join(missing)}")
+        raise InputError("buffer", rule, received, f"{way_out}`from_arrays`")
     saves_memory = getattr(buffer, "optimize_memory_usage", False)
     size = len(buffer.rewards) if buffer.full else buffer.pos
     order = (np.arange(size) + (buffer.pos if buffer.full else 0)) % len(buffer.rewards)
@@ -61,7 +72,7 @@ def from_replay_buffer(buffer: Any, *, scaled: bool = True, env_id: str | None =
         rows: Array = np.swapaxes(values[order], 0, 1).reshape(-1, *values.shape[2:])
         return rows
 
-    done, timeout = columns(buffer.dones).astype(bool), columns(buffer.timeouts).astype(bool)
+    done, timeout = (as_flags(name, columns(getattr(buffer, name))) for name in ("dones", "timeouts"))
     ended = done | timeout
     is_newest = np.zeros((buffer.rewards.shape[1], len(order)), bool)
     is_newest[:, -1] = True
@@ -77,7 +88,9 @@ def from_replay_buffer(buffer: Any, *, scaled: bool = True, env_id: str | None =
         next_observations=_shaped(map_named("", following, lambda _, values: columns(values)), space),
         next_observation_known=~ended if saves_memory else None,
     )
-    return from_rows(rows, space, buffer.action_space, Source("replay buffer", env_id=env_id)).check_finite()
+    notes = () if getattr(buffer, "handle_timeout_termination", True) else (_ALIKE,)
+    source = Source("replay buffer", env_id=env_id, notes=notes)
+    return from_rows(rows, space, buffer.action_space, source, transitions=transitions).check_finite()
 
 
 def _shaped(observations: Observations, space: Space[Any]) -> Observations:

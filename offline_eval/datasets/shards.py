@@ -26,9 +26,11 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5s, h5t
 
+from offline_eval.datasets.hdf5 import read_array, read_observations, reading_hdf5
 from offline_eval.datasets.recorder import LoggedEpisode
+from offline_eval.datasets.rows import as_flags
 from offline_eval.errors import StorageError
-from offline_eval.types import Array, Observations
+from offline_eval.types import Array
 
 SUFFIX = ".hdf5"
 
@@ -72,10 +74,10 @@ def read_entries(path: Path) -> list[Entry]:
         StorageError: the file is not a shard, or a damaged one.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             contents = json.loads(file.attrs["episodes"])
         return _entries(path.name, contents)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as there are files
         raise _unreadable(path, error) from error
 
 
@@ -86,15 +88,28 @@ def read_episode(path: Path, group: str) -> LoggedEpisode:
         StorageError: the file is not a shard, or a damaged one.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             about = next(about for about in json.loads(file.attrs["episodes"]) if about["group"] == group)
             return _read_episode(file[group], about)
-    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
+    except Exception as error:  # as above
         raise _unreadable(path, error) from error
 
 
 def _entries(shard: str, contents: list[dict[str, Any]]) -> list[Entry]:
-    return [Entry(shard, about["group"], about["key"], about["seed"], about["steps"]) for about in contents]
+    return [checked_entry(shard, about["group"], about["key"], about["seed"], about["steps"]) for about in contents]
+
+
+def checked_entry(shard: Any, group: Any, key: Any, seed: Any, steps: Any) -> Entry:
+    """An entry from a file, once its parts are of their kinds.
+
+    Raises:
+        TypeError: they are not.
+    """
+    if not (isinstance(shard, str) and isinstance(group, str) and isinstance(steps, int)):
+        raise TypeError(f"no entry of a shard: {(shard, group, steps)}")
+    if not (isinstance(key, int | None) and isinstance(seed, int | None)):
+        raise TypeError(f"no key or seed of an episode: {(key, seed)}")
+    return Entry(shard, group, key, seed, steps)
 
 
 def _describe(episode: LoggedEpisode, position: int) -> dict[str, Any]:
@@ -157,28 +172,21 @@ def _write_array(parent: Any, name: str, array: Array) -> None:
 
 def _read_episode(group: Any, about: Mapping[str, Any]) -> LoggedEpisode:
     infos = group["infos"]
-    actions = group["actions"][()]
+    actions = read_array(group, "actions")
     steered = infos[_POLICY_ACTIONS] != group["actions"]
     return LoggedEpisode(
-        observations=_read_observations(group["observations"]),
-        policy_actions=infos[_POLICY_ACTIONS][()] if steered else actions,
+        observations=read_observations(group, "observations"),
+        policy_actions=read_array(infos, _POLICY_ACTIONS) if steered else actions,
         actions=actions,
-        rewards=group["rewards"][()],
-        terminated=group["terminations"][()],
-        truncated=group["truncations"][()],
+        rewards=read_array(group, "rewards"),
+        terminated=as_flags("terminations", read_array(group, "terminations")),
+        truncated=as_flags("truncations", read_array(group, "truncations")),
         seed=about["seed"],
         options=about["options"],
         key=about["key"],
-        states={name: part[()] for name, part in infos.items() if name != _POLICY_ACTIONS},
+        states={name: read_array(infos, name) for name in infos if name != _POLICY_ACTIONS},
         metadata=about["metadata"],
     )
-
-
-def _read_observations(node: Any) -> Observations:
-    if isinstance(node, h5py.Group):
-        return {key: rows[()] for key, rows in node.items()}
-    rows: Array = node[()]
-    return rows
 
 
 def _unreadable(path: Path, error: Exception) -> StorageError:

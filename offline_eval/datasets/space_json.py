@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
 from offline_eval.errors import DatasetError, InputError, bare
+
+LARGEST = 1 << 24
+"""Numbers in a Box or MultiBinary, and choices of a Discrete: a short text must not make a large array."""
 
 
 def space_to_json(space: Space[Any]) -> str:
@@ -20,11 +24,11 @@ def space_from_json(text: str) -> Space[Any]:
     """The space that `space_to_json`, or Minari, wrote.
 
     Raises:
-        DatasetError: not JSON, or a space that is not supported.
+        DatasetError: not JSON, a space that is not supported, or one of more than `LARGEST` numbers or choices.
     """
     try:
         return _space(json.loads(text))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except Exception as error:  # a foreign text fails in as many ways as there are texts
         raise DatasetError("space", f"must be a space as Minari writes it ({error!r})", text) from error
 
 
@@ -51,16 +55,24 @@ def _space(fields: dict[str, Any]) -> Space[Any]:
     match fields["type"]:
         case "Box":
             dtype = np.dtype(fields["dtype"])
+            _check_size(*fields["shape"])
             low, high = (np.array(fields[end], dtype=dtype) for end in ("low", "high"))
             return spaces.Box(low, high, tuple(fields["shape"]), dtype.type)
         case "Discrete":
+            _check_size(fields["n"])
             return spaces.Discrete(fields["n"], start=fields.get("start", 0))
         case "MultiDiscrete":
             return spaces.MultiDiscrete(fields["nvec"], dtype=fields["dtype"], start=fields.get("start"))
         case "MultiBinary":
+            _check_size(*np.atleast_1d(fields["n"]).tolist())
             return spaces.MultiBinary(fields["n"])
         case "Dict":
             return spaces.Dict({key: _space(part) for key, part in fields["subspaces"].items()})
         case "Tuple":
             return spaces.Tuple([_space(part) for part in fields["subspaces"]])
     raise ValueError(f"unknown type {fields['type']}")
+
+
+def _check_size(*numbers: int) -> None:
+    if math.prod(numbers) > LARGEST:
+        raise ValueError(f"more than {LARGEST:,} numbers or choices")

@@ -343,7 +343,10 @@ class Dataset:
 
     def _received(self, which: int) -> str:
         arrays: Sequence[Observations] = (self.store.observations, self.store.actions)
-        parts = [f"{name}{array.shape[1:]} {array.dtype}" for name, array in named("", arrays[which])]
+        parts = []
+        for name, array in named("", arrays[which]):
+            reach = f" from {array.min()} to {array.max()}" if array.dtype.kind in "iu" else ""
+            parts.append(f"{name}{array.shape[1:]} {array.dtype}{reach}")
         return bare(f"{', '.join(parts)} in {self.source.path or 'arrays in memory'}")
 
 
