@@ -15,9 +15,9 @@ import numpy as np
 from doctor_files import CLEAN, FAULTS, PLANTED_IN, Arrays
 from gymnasium import spaces
 
-from offline_eval.datasets.arrays import Rows
 from offline_eval.datasets.doctor import check
 from offline_eval.datasets.faults import Finding
+from offline_eval.datasets.rows import Rows
 
 KNOWN = {"Pendulum": 2.0}
 """Actions reach so far, where that is not 1."""
