@@ -6,6 +6,11 @@ HalfCheetah the returns differ by up to 100. With every batch padded to the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from offline_eval.types import Array, Observations
 
 WIDTH = 32
@@ -17,6 +22,13 @@ def take(rows: Observations, index: Array) -> Observations:
     if isinstance(rows, dict):
         return {key: value[index] for key, value in rows.items()}
     return rows[index]
+
+
+def copied(observation: Any) -> Any:
+    """An observation of one's own, an array or a dict of arrays: environments write into what they handed out."""
+    if isinstance(observation, Mapping):
+        return {key: np.array(value) for key, value in observation.items()}
+    return np.array(observation)
 
 
 def num_rows(rows: Observations) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
+from offline_eval.batching import copied
 from offline_eval.types import Rule
 from offline_eval.wrappers.host import EXECUTED, PREFIX, EpisodeNoise, Steering, batch_of_one
 
@@ -47,9 +48,10 @@ class SteerAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; the rule's noise starts again from `seed`, or goes on to the next episode without one."""
-        self._observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._observation = copied(observation)  # the caller may write into what he was given
         self._noise.begin([0], [seed])
-        return self._observation, info
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step with the steered action."""
@@ -57,7 +59,8 @@ class SteerAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise ResetNeeded("`reset` comes before `step`: an action is steered by the observation it answers")
         noise = self.steering.draw_noise(self._noise.of([0]))
         executed, metrics = self.steering(batch_of_one(self._observation), np.asarray(action)[None], noise)
-        self._observation, reward, terminated, truncated, info = self.env.step(executed[0])
+        observation, reward, terminated, truncated, info = self.env.step(executed[0].copy())
+        self._observation = copied(observation)
         report: dict[str, Any] = {PREFIX + name: float(values[0]) for name, values in metrics.items()}
-        report[EXECUTED] = executed[0].copy()
-        return self._observation, reward, terminated, truncated, {**report, **info}
+        report[EXECUTED] = executed[0]
+        return observation, reward, terminated, truncated, {**report, **info}

@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import Space
 
+from offline_eval.batching import copied
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array, Predictor, Rule
 from offline_eval.wrappers.host import EpisodeNoise, Metrics, Steering, batch_of_one
@@ -76,13 +77,14 @@ class SteeredPolicy:
                 same episode.
             deterministic: the model's mean action or a draw.
         """
+        seen = copied(observation)  # what the critic is asked about, whatever the model does to its input
         actions, state = self.model.predict(
             observation, state=state, episode_start=episode_start, deterministic=deterministic
         )
         actions = np.asarray(actions)
         if actions.ndim > len(self.action_space.shape or ()):
-            return self._steer(observation, actions, episode_start), state
-        return self._steer(batch_of_one(observation), actions[None], episode_start)[0], state
+            return self._steer(seen, actions, episode_start), state
+        return self._steer(batch_of_one(seen), actions[None], episode_start)[0], state
 
     def _steer(self, observations: Any, actions: Array, episode_start: Any) -> Array:
         noise = self.steering.draw_noise(self._generators(len(actions), episode_start))

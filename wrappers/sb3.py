@@ -17,6 +17,7 @@ from gymnasium.error import ResetNeeded
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from offline_eval.batching import copied
 from offline_eval.errors import InputError
 from offline_eval.types import Array, Observations, Rule
 from offline_eval.wrappers.host import EXECUTED, PREFIX, EpisodeNoise, Metrics, Steering
@@ -59,7 +60,7 @@ class SteerAction(VecEnvWrapper):
         seeds = getattr(self.venv.unwrapped, "_seeds", None) or [None] * self.num_envs
         observations = self.venv.reset()
         self._noise.begin(range(self.num_envs), seeds)
-        self._observations = observations  # type: ignore[assignment]  # SB3 has no tuple observations in practice
+        self._observations = copied(observations)  # the caller may write into what he was given
         return observations
 
     def step_async(self, actions: Array) -> None:
@@ -68,12 +69,12 @@ class SteerAction(VecEnvWrapper):
             raise ResetNeeded("`reset` comes before `step`: an action is steered by the observation it answers")
         noise = self.steering.draw_noise(self._noise.of(range(self.num_envs)))
         self._executed, self._metrics = self.steering(self._observations, np.asarray(actions), noise)
-        self.venv.step_async(self._executed)
+        self.venv.step_async(self._executed.copy())
 
     def step_wait(self) -> VecEnvStepReturn:
         """What came of them."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        self._observations = observations  # type: ignore[assignment]
+        self._observations = copied(observations)
         self._noise.begin(np.flatnonzero(dones))
         return observations, rewards, dones, [{**self._report(row), **info} for row, info in enumerate(infos)]
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -132,18 +133,19 @@ class StateLogger(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and begin an episode."""
-        given = None if options is None else dict(options)  # an environment may take its keys out
+        given = deepcopy(options)  # an environment may take its keys out, or write into its arrays
         observation, info = self.env.reset(seed=seed, options=options)
         self._log.begin(0, observation, self.env, seed, given)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment; the step that ends an episode also writes it."""
+        chosen = np.array(action)  # an environment may scale the action that it is given in place
         observation, reward, terminated, truncated, info = self.env.step(action)
         recorder = self._log.recorder
         if recorder.is_recording(0):
-            executed = info.get(EXECUTED_ACTION, action)
-            recorder.step(0, action, executed, float(reward), terminated, truncated, observation, self.env)
+            executed = info.get(EXECUTED_ACTION, chosen)
+            recorder.step(0, chosen, executed, reward, terminated, truncated, observation, self.env)
             if terminated or truncated:
                 self._log.write([0])
         elif self._resets_itself:
@@ -194,7 +196,7 @@ class VectorStateLogger(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructo
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environments, or those of `options["reset_mask"]`, and begin their episodes."""
         # The vector takes the mask out of the caller's options.
-        given = dict(options or {})
+        given = deepcopy(dict(options or {}))
         mask = given.pop("reset_mask", None)
         slots = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
         observations, infos = self.env.reset(seed=seed, options=options)
@@ -213,6 +215,7 @@ class VectorStateLogger(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructo
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environments; episodes that end in this step are written together."""
+        chosen = np.array(actions)  # environments may scale their rows in place
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         same_step, log = self._mode == AutoresetMode.SAME_STEP, self._log
         started = self._ended if self._mode == AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
@@ -227,10 +230,10 @@ class VectorStateLogger(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructo
                 begin_again[slot] = observation, env
                 observation, env = infos["final_obs"][slot], None
             if log.recorder.is_recording(slot):
-                action = actions[slot]
+                action = chosen[slot]
                 executed = _executed(infos, slot, action, bool(ended[slot]))
                 flags = bool(terminated[slot]), bool(truncated[slot])
-                log.recorder.step(slot, action, executed, float(rewards[slot]), *flags, observation, env)
+                log.recorder.step(slot, action, executed, rewards[slot], *flags, observation, env)
         self._ended = ended
         log.write([slot for slot in np.flatnonzero(ended).tolist() if log.recorder.is_recording(slot)], begin_again)
         return observations, rewards, terminated, truncated, infos

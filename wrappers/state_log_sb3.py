@@ -5,11 +5,15 @@ What holds for all hosts, the place in the stack above all, is told in `offline_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
 from offline_eval.wrappers.state_log import EXECUTED_ACTION, Folder, LogOfHost, Metadata, base_spec, env_name, row_of
 
@@ -50,7 +54,7 @@ class VecEnvStateLogger(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """Reset the environments and begin their episodes, with the seeds that `seed` has set."""
         base = self.venv.unwrapped
-        seeds, options = list(base._seeds), list(base._options)  # used once: gone after the reset
+        seeds, options = list(base._seeds), deepcopy(list(base._options))  # used once: gone after the reset
         observations = self.venv.reset()
         for slot in range(self.num_envs):
             self._log.begin(slot, row_of(observations, slot), self._sub_envs[slot], seeds[slot], options[slot] or None)
@@ -58,7 +62,7 @@ class VecEnvStateLogger(VecEnvWrapper):
 
     def step_async(self, actions: Array) -> None:
         """Pass the actions on."""
-        self._actions = actions
+        self._actions = np.array(actions)  # environments may scale their rows in place
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -72,11 +76,11 @@ class VecEnvStateLogger(VecEnvWrapper):
             truncated = done and bool(info.get("TimeLimit.truncated", False))
             if done:
                 begin_again[slot] = observation, env
-                observation, env = info["terminal_observation"], None
+                observation, env = _last_observation(info), None
             action = self._actions[slot]
             executed = info.get(EXECUTED_ACTION, action)
             flags = done and not truncated, truncated
-            recorder.step(slot, action, executed, float(rewards[slot]), *flags, observation, env)
+            recorder.step(slot, action, executed, rewards[slot], *flags, observation, env)
         self._log.write(list(begin_again), begin_again)
         return observations, rewards, dones, infos
 
@@ -86,6 +90,17 @@ class VecEnvStateLogger(VecEnvWrapper):
             self._log.close()
         finally:
             super().close()
+
+
+def _last_observation(info: Mapping[str, Any]) -> Any:
+    if "terminal_observation" not in info:
+        raise InputError(
+            "venv",
+            "must put each episode's last observation into its info, as `terminal_observation`",
+            bare(f"an info with {', '.join(info) or 'nothing in it'}"),
+            "an episode cannot be logged without it",
+        )
+    return info["terminal_observation"]
 
 
 def _remote_name(venv: VecEnv) -> str:

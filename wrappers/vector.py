@@ -21,7 +21,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from offline_eval.batching import take
+from offline_eval.batching import copied, take
 from offline_eval.types import Array, Rule
 from offline_eval.wrappers.host import EXECUTED, PREFIX, EpisodeNoise, Steering
 
@@ -56,10 +56,11 @@ class SteerAction(VectorWrapper, RecordConstructorArgs):
         every = np.ones(self.num_envs, dtype=np.bool_)
         # Read before the call: the environment takes the mask out of the caller's dict.
         mask = every if options is None else options.get("reset_mask", every)
-        self._observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # lists too
+        observations, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # lists too
+        self._observations = copied(observations)  # the caller may write into what he was given
         self._noise.begin(np.flatnonzero(mask), self._seeds(seed))
         self._resets_next[mask] = False
-        return self._observations, info
+        return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step with the steered actions."""
@@ -74,13 +75,14 @@ class SteerAction(VectorWrapper, RecordConstructorArgs):
             executed[live] = steered
             report = self._report(metrics, executed, live)
         self._noise.begin(np.flatnonzero(self._resets_next))
-        self._observations, rewards, terminated, truncated, info = self.env.step(executed)
+        observations, rewards, terminated, truncated, info = self.env.step(executed)
+        self._observations = copied(observations)
         done = np.logical_or(terminated, truncated)
         if self._mode == AutoresetMode.SAME_STEP:
             self._noise.begin(np.flatnonzero(done))
         elif self._mode == AutoresetMode.NEXT_STEP:
             self._resets_next = done
-        return self._observations, rewards, terminated, truncated, {**report, **info}
+        return observations, rewards, terminated, truncated, {**report, **info}
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None] | None:
         if seed is None or isinstance(seed, Sequence):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class EpisodeRecorder:
             env: the environment whose simulator is to be read, in the state that `observation` shows; None for none.
             options: of the reset.
         """
-        about: dict[str, Any] = {"options": None if options is None else dict(options)}
+        about: dict[str, Any] = {"options": None if options is None else deepcopy(dict(options))}
         about["seed"], about["key"] = None if seed is None else int(seed), None if key is None else int(key)
         simulator = None if env is None else simulator_of(env)
         self._tapes[slot] = _Tape(observation, self._rows[slot], simulator, about)
@@ -120,7 +121,7 @@ class EpisodeRecorder:
         slot: int,
         policy_action: Any,
         action: Any,
-        reward: float,
+        reward: SupportsFloat,
         terminated: bool,
         truncated: bool,
         observation: Any,
@@ -187,7 +188,7 @@ class _Tape:
         self,
         policy_action: Any,
         action: Any,
-        reward: float,
+        reward: SupportsFloat,
         terminated: bool,
         truncated: bool,
         observation: Any,
@@ -200,7 +201,7 @@ class _Tape:
         self._actions.append(action)
         if self._policy_actions is not None:
             self._policy_actions.append(action if policy_action is None else policy_action)
-        self.rewards.append(float(reward))
+        self.rewards.append(float(reward.item() if isinstance(reward, np.ndarray) else reward))
         self._terminated.append(bool(terminated))
         self._truncated.append(bool(truncated))
         if self._keys is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def return_to(env: Any, episode: LoggedEpisode, step: int) -> Any:
     """
     if not 0 <= step <= len(episode):
         raise InputError("step", f"must be from 0 to {len(episode)}, the length of the episode", step)
-    options = None if episode.options is None else dict(episode.options)
+    options = None if episode.options is None else deepcopy(dict(episode.options))
     observation, _ = env.reset(seed=episode.seed, options=options)
     logged = _row(episode.observations, step)
     if step == 0 and episode.seed is None:
@@ -42,7 +43,7 @@ def return_to(env: Any, episode: LoggedEpisode, step: int) -> Any:
         return logged
     if step > 0:
         restore(env, episode.state(step - 1), elapsed_steps=step - 1)
-        observation, *_ = env.step(episode.actions[step - 1])
+        observation, *_ = env.step(episode.actions[step - 1].copy())
     if not _equal(observation, logged):
         raise InputError(
             "env",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import TimeLimit
 
-from offline_eval.batching import take
+from offline_eval.batching import copied, take
 from offline_eval.datasets.recorder import EpisodeRecorder, LoggedEpisode
 from offline_eval.datasets.restoring import return_to
 from offline_eval.diagnostics.returns import EpisodeRewards, soft_rewards
@@ -135,7 +136,7 @@ class Brancher:
     def _seat(self, place: int, driver: Driver, number: int, branch: Branch) -> _Seat:
         while len(self._envs) <= place:
             self._envs.append(without_time_limit(self._make()))
-        observation = return_to(self._envs[place], self.episodes[branch.episode], branch.step)
+        observation = copied(return_to(self._envs[place], self.episodes[branch.episode], branch.step))
         shape = (branch.noise_offset + branch.num_steps, driver.noise_dim)
         noise = np.random.default_rng([_DRAW_STREAM, *branch.seed]).standard_normal(shape, dtype=np.float32)
         return _Seat(number, branch, observation, noise[branch.noise_offset :])
@@ -150,7 +151,9 @@ class Brancher:
             action, bonus, steps = actions[row], float(bonuses[row]), len(seat.rewards)
             if seat.branch.action is not None and steps < seat.branch.hold:
                 action, bonus = seat.branch.action, 0.0
-            seat.observation, reward, terminated, truncated, _ = self._envs[place].step(action)
+            # Copies both ways: environments scale actions in place, and reuse what they hand out.
+            observation, reward, terminated, truncated, _ = self._envs[place].step(action.copy())
+            seat.observation = copied(observation)
             seat.rewards.append(float(reward))
             seat.bonuses.append(bonus)
             if terminated:
@@ -182,19 +185,19 @@ def draw_episodes(
             for place, environment in enumerate(envs):
                 if place not in playing and (planned := next(waiting, None)) is not None:
                     index, entry = planned
-                    options = None if entry.options is None else dict(entry.options)
+                    options = None if entry.options is None else deepcopy(dict(entry.options))
                     observation, _ = environment.reset(seed=entry.seed, options=options)
                     recorder.reset(place, observation, entry.seed, index, environment, entry.options)
-                    playing[place] = index, np.random.default_rng([_DRAW_STREAM, entry.seed]), observation
+                    playing[place] = index, np.random.default_rng([_DRAW_STREAM, entry.seed]), copied(observation)
             noise = np.stack([g.standard_normal(driver.noise_dim, dtype=np.float32) for _, g, _ in playing.values()])
             actions, extra = driver.act(_stack([observation for *_, observation in playing.values()]), noise)
             for row, (place, (index, generator, _)) in enumerate(list(playing.items())):
-                observation, reward, terminated, truncated, _ = envs[place].step(actions[row])
+                observation, reward, terminated, truncated, _ = envs[place].step(actions[row].copy())
                 bonuses[index].append(float(extra[row]))
                 truncated = truncated or len(bonuses[index]) >= limit
                 step = float(reward), bool(terminated), bool(truncated), observation, envs[place]
                 recorder.step(place, None, actions[row], *step)
-                playing[place] = index, generator, observation
+                playing[place] = index, generator, copied(observation)
                 if terminated or truncated:
                     found[index] = recorder.finish(place)
                     del playing[place]
@@ -263,7 +266,7 @@ def check_restorable(brancher: Brancher) -> None:
             )
         return_to(env, episode, middle)
         for step in range(middle, min(middle + 50, len(episode))):
-            observation, reward, *_ = env.step(episode.actions[step])
+            observation, reward, *_ = env.step(episode.actions[step].copy())
             logged = take(episode.observations, np.array([step + 1]))
             if reward != episode.rewards[step] or not _same(observation, logged):
                 raise InputError(

@@ -19,13 +19,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from offline_eval.batching import take
+from offline_eval.batching import copied, take
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.restoring import return_to
 from offline_eval.errors import InputError, bare
@@ -141,7 +142,7 @@ class SteppedWorlds(Worlds):
             if self._origins[row] != origin:
                 # A reset may draw more than the state holds: a goal, a door's place.
                 reset_seed, options = origin
-                self._envs[row].reset(seed=reset_seed, options=None if options is None else dict(options))
+                self._envs[row].reset(seed=reset_seed, options=None if options is None else deepcopy(dict(options)))
                 self._origins[row] = origin
             one = {name: np.asarray(part)[None] for name, part in state.items()}
             other_future = self._futures(self._envs[row], one, np.array([seed]))
@@ -150,10 +151,14 @@ class SteppedWorlds(Worlds):
 
     def step(self, rows: Array, actions: Array) -> Stepped:
         """Step some copies."""
-        seen = [self._envs[row].step(action) for row, action in zip(rows, actions, strict=True)]
-        observations = np.stack([np.asarray(one[0]) for one in seen])
-        rewards = np.array([float(one[1]) for one in seen])
-        return Stepped(observations, rewards, np.array([bool(one[2]) for one in seen]))
+        # Copies both ways: environments scale actions in place, and may hand out one buffer between them.
+        observations, rewards, terminated = [], [], []
+        for row, action in zip(rows, actions, strict=True):
+            observation, reward, ended, *_ = self._envs[row].step(action.copy())
+            observations.append(copied(observation))
+            rewards.append(float(reward))
+            terminated.append(bool(ended))
+        return Stepped(np.stack(observations), np.array(rewards), np.array(terminated))
 
     def close(self) -> None:
         """Give back the environments."""
@@ -215,7 +220,7 @@ class WorldMaker:
 
 def _put_to(env: Any, episode: LoggedEpisode, step: int) -> None:
     """Put an environment whose steps draw random numbers into a logged state; at step 0 before the logged future."""
-    env.reset(seed=episode.seed, options=None if episode.options is None else dict(episode.options))
+    env.reset(seed=episode.seed, options=None if episode.options is None else deepcopy(dict(episode.options)))
     if step > 0 or episode.seed is None:
         restore(env, episode.state(step), elapsed_steps=step)
         reseed(env, [_FUTURE_STREAM, episode.seed or 0, step])
@@ -231,9 +236,9 @@ def _repeats_with_equal_numbers(make: Callable[[], gym.Env[Any, Any]], episode: 
         return False
     middle = len(episode) // 2
     with closing(without_time_limit(make())) as played, closing(without_time_limit(make())) as restored:
-        played.reset(seed=episode.seed, options=None if episode.options is None else dict(episode.options))
+        played.reset(seed=episode.seed, options=None if episode.options is None else deepcopy(dict(episode.options)))
         for step in range(middle):
-            observation, reward, *_ = played.step(episode.actions[step])
+            observation, reward, *_ = played.step(episode.actions[step].copy())
             logged: Any = take(episode.observations, np.array([step + 1]))
             if reward != episode.rewards[step] or not np.array_equal(observation, logged[0]):
                 return False
@@ -241,7 +246,7 @@ def _repeats_with_equal_numbers(make: Callable[[], gym.Env[Any, Any]], episode: 
         for env in (played, restored):
             reseed(env, [_FUTURE_STREAM])
         for step in range(middle, min(middle + _STEPS_COMPARED, len(episode))):
-            one, other = (env.step(episode.actions[step]) for env in (played, restored))
+            one, other = (env.step(episode.actions[step].copy()) for env in (played, restored))
             if one[1] != other[1] or not np.array_equal(one[0], other[0]):
                 return False
     return True
@@ -249,7 +254,7 @@ def _repeats_with_equal_numbers(make: Callable[[], gym.Env[Any, Any]], episode: 
 
 def simulate(env: Any, states: Mapping[str, Array], actions: Array) -> tuple[dict[str, Array], Array, Array, Array]:
     """One step of many states by the environment's own `simulate`; every part by name."""
-    following, observations, rewards, terminated = env.unwrapped.simulate(given(env, states), actions)
+    following, observations, rewards, terminated = env.unwrapped.simulate(given(env, states), actions.copy())
     parts = {name: part.reshape(states[name].shape) for name, part in named(following).items()}
     return parts, np.asarray(observations), np.asarray(rewards, np.float64), np.asarray(terminated, bool)
 
