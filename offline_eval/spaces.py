@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from offline_eval.errors import SpaceError
 from offline_eval.types import Array
 
 if TYPE_CHECKING:
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Numbers = TypeVar("Numbers", Array, "Tensor")
+
+
+def check_observation_space(argument: str, space: Space[Any]) -> None:
+    """Raise a SpaceError where observations are neither arrays nor a flat dict of them, as SB3's policies want."""
+    from gymnasium import spaces
+
+    plain = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    if not all(isinstance(part, plain) for part in parts):
+        rule = "must be a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of those"
+        raise SpaceError(argument, rule, space, "flatten it first: gymnasium.wrappers.FlattenObservation")
 
 
 class ActionScale:

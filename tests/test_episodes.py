@@ -222,10 +222,11 @@ def test_an_environment_that_raises_fails_that_episode_only():
     assert result.episodes[2].to_json()["return"] is None
 
 
-def test_in_a_vector_the_others_of_the_same_start_fail_too():
+def test_in_a_vector_the_others_of_the_same_start_are_played_again():
     vector = SyncVectorEnv([lambda: Counter(4, raise_at=(11, 3))] * 2)
     result = evaluate(Zero(), vector, PLAN)
-    assert [e.failed is not None for e in result.episodes] == [True, True, False, False, False]
+    assert [e.failed is not None for e in result.episodes] == [False, True, False, False, False]
+    assert result.returns[[0, 2, 3, 4]].tolist() == [4.0] * 4
 
 
 def test_drawn_actions_are_repeatable_marked_and_leave_the_global_generators_alone(tiny_sac):

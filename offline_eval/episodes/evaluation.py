@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from math import ceil
@@ -192,6 +192,8 @@ def _play(
 
     names = list(rules)
     tables: dict[str, dict[int, Episode]] = {name: {e.index: e for e in done.get(name, ())} for name in names}
+    for name in names:
+        _check_done(tables[name], plan)
     missing = [
         number * len(plan) + index
         for number, name in enumerate(names)
@@ -246,7 +248,7 @@ def _play(
             wall_time=clock.seconds * share_of_steps,
             weights_hash=(hash_before, hash_after),
             invariant=deterministic and on_cpu and share.width is not None and not notes,
-            notes=notes,
+            notes=(*notes, *_nothing_played(episodes)),
             independent=name not in lasting,
         )
 
@@ -278,6 +280,23 @@ def _spec_of(env_id: str) -> EnvSpec:
             raise InputError("env", f"must name a package that is installed ({error})", env_id) from error
     check_registered(name)
     return gym.spec(name)
+
+
+def _check_done(episodes: Mapping[int, Episode], plan: EpisodePlan) -> None:
+    for index, episode in episodes.items():
+        if not 0 <= index < len(plan) or episode.seed != plan[index].seed:
+            expected = f"seed {plan[index].seed} there" if 0 <= index < len(plan) else f"{len(plan)} entries"
+            raise InputError(
+                "done",
+                f"must hold episodes of this plan, which has {expected}",
+                bare(f"entry {index} with seed {episode.seed}"),
+                "the kept episodes are another run's, or were changed: begin in a new folder",
+            )
+
+
+def _nothing_played(episodes: Sequence[Episode]) -> Iterator[str]:
+    if all(episode.failed is not None for episode in episodes):
+        yield f"every episode failed: {episodes[0].failed}"
 
 
 class _Clock:

@@ -10,6 +10,7 @@ from offline_eval.datasets.log import ShardWriter
 from offline_eval.datasets.recorder import EpisodeRecorder
 from offline_eval.episodes.plan import PlanEntry
 from offline_eval.episodes.seats import Seats, Start, Step
+from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
 
 
@@ -47,6 +48,13 @@ class EpisodeLog:
     def step(self, seat: int, chosen: Array, executed: Array, step: Step) -> None:
         """A seat after a step."""
         ended = step.terminated or step.truncated
+        if step.observation is None:
+            raise InputError(
+                "env",
+                "must tell each episode's last observation where states are logged",
+                bare("no `terminal_observation` in the info of an episode's last step"),
+                "put it there, or leave the log out",
+            )
         # A vector may have reset an environment that ended: its simulator no longer shows the last state.
         env = None if ended and self._seats.start_together else self._seats.env(seat)
         self._recorder.step(seat, chosen, executed, step.reward, step.terminated, step.truncated, step.observation, env)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offline_eval.episodes.plan import EpisodePlan
+from offline_eval.episodes.success import LastStep, SuccessAt
 from offline_eval.types import FloatArray
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ class Episode:
     Attributes:
         index: its place in the plan.
         seed: what the environment was reset with.
-        episode_return: undiscounted sum of rewards; NaN where the environment raised.
+        episode_return: undiscounted sum of rewards; NaN where the episode failed.
         length: steps played.
         terminated: the environment ended it.
         truncated: a time limit, or the step limit of the evaluation, cut it.
-        failed: the error where the environment raised, else None.
+        failed: the error where the environment or the policy raised, or gave what cannot be used (NaN, another shape);
+            else None.
         success: the last step's `is_success` or `success`, None where the environment does not tell.
         steering: mean over the steps of what the rule reported (`offline_eval.wrappers.steering`), without the rule {}.
+        success_any: whether any step told of success; None where none told either way.
     """
 
     index: int
@@ -41,6 +44,7 @@ class Episode:
     failed: str | None = None
     success: bool | None = None
     steering: Mapping[str, float] = field(default_factory=dict)
+    success_any: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row of `--json`."""
@@ -56,6 +60,8 @@ class Episode:
             row["error"] = self.failed
         if self.success is not None:
             row["success"] = self.success
+        if self.success_any is not None:
+            row["success_any"] = self.success_any
         if self.steering:
             row["steering"] = dict(self.steering)
         return row
@@ -77,6 +83,7 @@ class Evaluation:
         notes: what a reader should know: a global generator was used, a limit was set, ...
         independent: whether every episode begins anew. Where the policy goes on learning from one to the next, the
             summary has no intervals, and `curve` says what there is to say.
+        success_at: at which step an episode must succeed.
     """
 
     env: str
@@ -89,6 +96,7 @@ class Evaluation:
     invariant: bool = True
     notes: tuple[str, ...] = ()
     independent: bool = True
+    success_at: SuccessAt = field(default_factory=LastStep)
 
     @cached_property
     def returns(self) -> FloatArray:
@@ -131,13 +139,22 @@ class Evaluation:
 
     @property
     def successes(self) -> tuple[int, int] | None:
-        """Successful episodes and episodes that tell; None where none tells."""
-        told = [episode.success for episode in self.episodes if episode.success is not None]
-        return (sum(told), len(told)) if told else None
+        """Successful episodes and episodes that tell, `success_at` deciding; None where none tells.
+
+        A failed episode counts among those that did not succeed.
+        """
+        return self.successes_at(self.success_at)
+
+    def successes_at(self, at: SuccessAt) -> tuple[int, int] | None:
+        """The same with success asked at another step."""
+        if all(at.of(episode) is None for episode in self.episodes):
+            return None
+        counted = [episode for episode in self.episodes if episode.failed is not None or at.counts(episode)]
+        return sum(bool(at.of(episode)) for episode in counted), len(counted)
 
     @property
     def failures(self) -> tuple[Episode, ...]:
-        """Episodes in which the environment raised."""
+        """Episodes that failed."""
         return tuple(episode for episode in self.episodes if episode.failed is not None)
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from offline_eval.episodes.acting import Acting
 from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode
-from offline_eval.episodes.seats import Seats, Start, Step
+from offline_eval.episodes.seats import Seats, Step
+from offline_eval.episodes.success import told
+from offline_eval.errors import OfflineEvalError
 from offline_eval.types import Array
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 NextEntry = Callable[[], "int | None"]
 OnEpisode = Callable[[Episode], None]
 
+_LONGEST_ERROR = 200
 _MONITOR_ROUNDING = 1e-5  # SB3's Monitor rounds returns to six digits
 
 
@@ -31,6 +35,47 @@ class _Playing:
     seed: int
     episode_return: float = 0.0
     length: int = 0
+    success_any: bool | None = None
+
+    def take(self, step: Step) -> None:
+        """Count a step.
+
+        Raises:
+            ValueError: the return is no number any more.
+        """
+        self.length += 1
+        self.episode_return += step.reward
+        if not isfinite(self.episode_return):
+            raise ValueError(f"the reward of step {self.length} is {step.reward}, the return {self.episode_return}")
+        if self.success_any is not True and (success := told(step.info)) is not None:
+            self.success_any = success
+
+    def finished(self, step: Step, steering: dict[str, float]) -> Episode:
+        """Its row.
+
+        Raises:
+            ValueError: the return that a Monitor counted is no number.
+        """
+        episode_return = _true_return(self.episode_return, step.info)
+        if not isfinite(episode_return):
+            raise ValueError(f"the Monitor's return is {episode_return}")
+        return Episode(
+            index=self.index,
+            seed=self.seed,
+            episode_return=episode_return,
+            length=self.length,
+            terminated=step.terminated,
+            truncated=step.truncated and not step.terminated,
+            success=told(step.info),
+            success_any=self.success_any,
+            steering=steering,
+        )
+
+    def failed(self, error: Exception) -> Episode:
+        """Its row where something broke."""
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."
+        return Episode(self.index, self.seed, float("nan"), self.length, False, False, failed=text)
 
 
 def play(
@@ -46,6 +91,10 @@ def play(
 
     Indices run through the plan once for each of the rules that `acting` has, one rule after the other.
 
+    Whatever a foreign environment or policy raises or gives that cannot be used (NaN, another shape) fails the episode
+    in which it does, and no other. Where a vector's error does not say which of its environments it comes from, each
+    of the episodes is played again alone.
+
     Args:
         seats: the environments.
         acting: the policy at these seats.
@@ -55,88 +104,120 @@ def play(
         on_episode: told of every finished episode.
         log: where visited states go.
     """
-    playing: dict[int, _Playing] = {}
-    while True:
-        _fill(seats, acting, plan, next_entry, on_episode, playing, log)
-        if not playing:
-            return
-        live = list(playing)
-        chosen, executed = acting.act(live)
-        steps = seats.step(executed, live)
-        ended: dict[int, Episode] = {}
-        for seat in live:
-            episode, step = playing[seat], steps[seat]
-            if isinstance(step, Exception):
-                on_episode(_failed(episode, step))
-                if log is not None:
-                    log.drop(seat)
-                del playing[seat]
-                continue
-            episode.episode_return += step.reward
-            episode.length += 1
-            if step_limit is not None and episode.length >= step_limit and not step.terminated:
-                step = step._replace(truncated=True)
-            if log is not None:
-                action = executed[seat]
-                log.step(seat, action if executed is chosen else chosen[seat], action, step)
-            if step.terminated or step.truncated:
-                ended[seat] = _finished(episode, step, acting.reported(seat, episode.length))
-                del playing[seat]
-            else:
-                acting.see(seat, step.observation)
-        # First its states, then its row: an episode that counts as finished has both.
-        if log is not None and ended:
-            log.write(ended)
-        for finished in ended.values():
-            on_episode(finished)
+    rollout = _Rollout(seats, acting, plan, next_entry, step_limit, on_episode, log)
+    while rollout.fill():
+        rollout.step()
 
 
-def _fill(
-    seats: Seats,
-    acting: Acting,
-    plan: EpisodePlan,
-    next_entry: NextEntry,
-    on_episode: OnEpisode,
-    playing: dict[int, _Playing],
-    log: EpisodeLog | None,
-) -> None:
-    """Give the free seats their next entries; an environment that cannot be reset is a failed episode."""
-    while len(playing) < seats.num_seats and not (seats.start_together and playing):
+@dataclass
+class _Rollout:
+    """What is being played at which seat."""
+
+    seats: Seats
+    acting: Acting
+    plan: EpisodePlan
+    next_entry: NextEntry
+    step_limit: int | None
+    on_episode: OnEpisode
+    log: EpisodeLog | None
+    playing: dict[int, _Playing] = field(default_factory=dict)
+    alone: list[int] = field(default_factory=list)
+    """Entries to be played again with no other beside them."""
+
+    def fill(self) -> bool:
+        """Give the free seats their next entries; whether there is anything to step."""
+        seats, acting = self.seats, self.acting
+        while len(self.playing) < seats.num_seats and not (seats.start_together and self.playing):
+            indices = self._next_indices()
+            if not indices:
+                break
+            entries = {seat: self.plan[index % len(self.plan)] for seat, index in indices.items()}
+            starts = seats.begin(entries)
+            errors: dict[int, Exception] = {}
+            for seat, index in indices.items():
+                start, self.playing[seat] = starts[seat], _Playing(index, entries[seat].seed)
+                if isinstance(start, Exception):
+                    errors[seat] = start
+                    continue
+                try:
+                    acting.begin(seat, start.observation, entries[seat].seed, index // len(self.plan))
+                except OfflineEvalError:
+                    raise
+                except Exception as error:  # an observation that is none of the space
+                    self._fail(seat, error)
+                    continue
+                if self.log is not None:
+                    self.log.begin(seat, start, entries[seat], index)
+            self._fail_in_environment(errors)
+        return bool(self.playing)
+
+    def _next_indices(self) -> dict[int, int]:
+        if self.alone and not self.playing:
+            return {0: self.alone.pop(0)}
         indices: dict[int, int] = {}
-        for seat in range(seats.num_seats):
-            if seat not in playing and (index := next_entry()) is not None:
+        for seat in range(self.seats.num_seats):
+            if seat not in self.playing and (index := self.next_entry()) is not None:
                 indices[seat] = index
-        if not indices:
+        return indices
+
+    def step(self) -> None:
+        """Act and step at every seat that plays."""
+        acting = self.acting
+        chosen, executed, errors = acting.act(list(self.playing))
+        for seat, error in errors.items():
+            self._fail(seat, error)
+        live = list(self.playing)
+        if not live:
             return
-        entries = {seat: plan[index % len(plan)] for seat, index in indices.items()}
-        starts = seats.begin(entries)
-        for seat, index in indices.items():
-            start, episode = starts[seat], _Playing(index, entries[seat].seed)
-            if not isinstance(start, Start):
-                on_episode(_failed(episode, start))
-                continue
-            playing[seat] = episode
-            acting.begin(seat, start.observation, episode.seed, index // len(plan))
-            if log is not None:
-                log.begin(seat, start, entries[seat], index)
+        steps = self.seats.step(executed, live)
+        self._fail_in_environment({seat: step for seat, step in steps.items() if isinstance(step, Exception)})
+        ended: dict[int, Episode] = {}
+        for seat, episode in list(self.playing.items()):
+            step = steps[seat]
+            assert isinstance(step, Step)  # the others failed
+            try:
+                episode.take(step)
+                if self.step_limit is not None and episode.length >= self.step_limit and not step.terminated:
+                    step = step._replace(truncated=True)
+                if self.log is not None:
+                    action = executed[seat]
+                    self.log.step(seat, action if executed is chosen else chosen[seat], action, step)
+                if step.terminated or step.truncated:
+                    ended[seat] = episode.finished(step, acting.reported(seat, episode.length))
+                else:
+                    acting.see(seat, step.observation)
+            except OfflineEvalError:
+                raise
+            except Exception as error:  # what a foreign environment gave cannot be used
+                self._fail(seat, error)
+        # First its states, then its row: an episode that counts as finished has both.
+        if self.log is not None and ended:
+            self.log.write(ended)
+        for seat, finished in ended.items():
+            del self.playing[seat]
+            self.on_episode(finished)
 
+    def _fail_in_environment(self, errors: dict[int, Exception]) -> None:
+        """Fail these seats; one error of a whole vector is looked for in each of its episodes alone."""
+        shared = self.seats.start_together and len(errors) > 1 and len({id(error) for error in errors.values()}) == 1
+        for seat, error in errors.items():
+            if shared:
+                self.alone.append(self.playing[seat].index)
+                self._leave(seat)
+            else:
+                self._fail(seat, error)
 
-def _failed(episode: _Playing, error: Exception) -> Episode:
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")
-    return Episode(episode.index, episode.seed, float("nan"), episode.length, False, False, failed=text)
+    def _fail(self, seat: int, error: Exception) -> None:
+        episode = self.playing[seat]
+        self._leave(seat)
+        self.on_episode(episode.failed(error))
 
-
-def _finished(episode: _Playing, step: Step, steering: dict[str, float]) -> Episode:
-    return Episode(
-        index=episode.index,
-        seed=episode.seed,
-        episode_return=_true_return(episode.episode_return, step.info),
-        length=episode.length,
-        terminated=step.terminated,
-        truncated=step.truncated and not step.terminated,
-        success=_success(step.info),
-        steering=steering,
-    )
+    def _leave(self, seat: int) -> None:
+        del self.playing[seat]
+        self.seats.distrust(seat)
+        self.acting.leave(seat)
+        if self.log is not None:
+            self.log.drop(seat)
 
 
 def _true_return(seen: float, info: Any) -> float:
@@ -146,13 +227,6 @@ def _true_return(seen: float, info: Any) -> float:
         return seen
     monitored = float(np.asarray(counted["r"]).reshape(-1)[0])
     return seen if abs(monitored - seen) <= _MONITOR_ROUNDING * max(1.0, abs(seen)) else monitored
-
-
-def _success(info: Any) -> bool | None:
-    for key in ("is_success", "success"):
-        if key in info:
-            return bool(np.asarray(info[key]).reshape(-1)[0])
-    return None
 
 
 def in_order(indices: Array | range | list[int]) -> NextEntry:

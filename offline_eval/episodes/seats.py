@@ -8,12 +8,15 @@ until all have finished; what autoreset begins in the meantime is ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from offline_eval.batching import copied
 from offline_eval.environments import EnvironmentLike, environment_factory
 from offline_eval.episodes.plan import PlanEntry
 from offline_eval.errors import InputError
@@ -34,7 +37,7 @@ class Start(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A seat after a step; `observation` is the true last one where the episode ended."""
+    """A seat after a step; `observation` is the true last one where the episode ended, None where it is not told."""
 
     observation: Any
     reward: float
@@ -63,6 +66,10 @@ class Seats(Protocol):
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
+        ...
+
+    def distrust(self, seat: int) -> None:
+        """The episode at this seat failed: what can be made anew is, before the next one begins there."""
         ...
 
     def close(self) -> None:
@@ -94,7 +101,7 @@ def make_seats(env: EnvironmentLike, n_envs: int) -> Seats:
 class EnvSeats:
     """Single environments, stepped one after the other.
 
-    An environment that raised is replaced by a fresh one, if there is a factory: its state cannot be trusted.
+    After a failed episode a fresh environment is made, if there is a factory: the old one's state cannot be trusted.
     """
 
     start_together = False
@@ -115,13 +122,15 @@ class EnvSeats:
     def _reset(self, seat: int, entry: PlanEntry) -> Start | Exception:
         try:
             if seat in self._broken and self._factory is not None:
+                with suppress(Exception):  # what broke may not even close
+                    self._envs[seat].close()
                 self._envs[seat] = self._factory()
                 self._broken.discard(seat)
-            # The options are copied: an environment may take its key out of the caller's dict.
-            options = None if entry.options is None else dict(entry.options)
-            return Start(*self._envs[seat].reset(seed=entry.seed, options=options))
+            # The options are copied: environments take keys out of the caller's dict, and write into its arrays.
+            options = None if entry.options is None else deepcopy(dict(entry.options))
+            observation, info = self._envs[seat].reset(seed=entry.seed, options=options)
+            return Start(copied(observation), info)
         except Exception as error:  # whatever a foreign environment raises is a failed episode
-            self._broken.add(seat)
             return error
 
     def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
@@ -130,16 +139,18 @@ class EnvSeats:
         results: dict[int, Step | Exception] = {}
         for seat in live:
             try:
-                observation, reward, terminated, truncated, info = envs[seat].step(actions[seat])
-                results[seat] = Step(observation, float(reward), bool(terminated), bool(truncated), info)
+                results[seat] = _step(*envs[seat].step(actions[seat].copy()))
             except Exception as error:  # as above
-                self._broken.add(seat)
                 results[seat] = error
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
         return self._envs[seat]
+
+    def distrust(self, seat: int) -> None:
+        """The episode at this seat failed: its environment is made anew before the next one."""
+        self._broken.add(seat)
 
     def close(self) -> None:
         """Close what was made here."""
@@ -179,6 +190,9 @@ class _TogetherSeats:
         except Exception as error:  # as above; which environment raised is not known
             return dict.fromkeys(live, error)
 
+    def distrust(self, seat: int) -> None:
+        """A vector is reset as a whole: there is nothing to make anew for one seat."""
+
     def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
         raise NotImplementedError
 
@@ -207,14 +221,14 @@ class VectorSeats(_TogetherSeats):
             # Some vectors (CartPole's own) have one generator for all their environments.
             self.notes = ("this vector takes one seed for all its environments: the table depends on n_envs",)
             observations, infos = self._vector.reset(seed=seeds[0])
-        return [Start(_row(observations, seat), _row_info(infos, seat)) for seat in range(self.num_seats)]
+        return [Start(copied(_row(observations, seat)), _row_info(infos, seat)) for seat in range(self.num_seats)]
 
     def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
         if self._vector.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and self._ended.any():
             # A finished environment must not be stepped: it is reset and plays on unseen.
             self._vector.reset(options={"reset_mask": self._ended.copy()})
             self._ended[:] = False
-        observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        observations, rewards, terminated, truncated, infos = self._vector.step(actions.copy())
         ended = np.logical_or(terminated, truncated)
         self._ended |= ended
         results: dict[int, Step | Exception] = {}
@@ -223,7 +237,7 @@ class VectorSeats(_TogetherSeats):
             if ended[seat] and self._same_step:
                 observation = infos["final_obs"][seat]
                 info = _row_info(infos.get("final_info", {}), seat)
-            results[seat] = Step(observation, float(rewards[seat]), bool(terminated[seat]), bool(truncated[seat]), info)
+            results[seat] = _step(observation, rewards[seat], terminated[seat], truncated[seat], info)
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
@@ -255,21 +269,22 @@ class VecEnvSeats(_TogetherSeats):
     def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
         self._venv.seed(seeds[0])  # hands out seeds[0], seeds[0] + 1, ...
         self._venv.unwrapped._seeds = list(seeds)  # the plan's, where they are others
-        self._venv.set_options([dict(entry) for entry in options])
+        self._venv.set_options([deepcopy(dict(entry)) for entry in options])
         observations = self._venv.reset()
         infos = self._venv.reset_infos
-        return [Start(_row(observations, seat), infos[seat]) for seat in range(self.num_seats)]
+        return [Start(copied(_row(observations, seat)), infos[seat]) for seat in range(self.num_seats)]
 
     def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
-        observations, rewards, dones, infos = self._venv.step(actions)
+        observations, rewards, dones, infos = self._venv.step(actions.copy())
         if self._normalize is not None:
             rewards = self._normalize.get_original_reward()
         results: dict[int, Step | Exception] = {}
         for seat in live:
             info, done = infos[seat], bool(dones[seat])
             truncated = done and bool(info.get("TimeLimit.truncated", False))
-            observation = info["terminal_observation"] if done else _row(observations, seat)
-            results[seat] = Step(observation, float(rewards[seat]), done and not truncated, truncated, info)
+            # Simulators behind this interface may not tell the last observation; a return does not need it.
+            observation = info.get("terminal_observation") if done else _row(observations, seat)
+            results[seat] = _step(observation, rewards[seat], done and not truncated, truncated, info)
         return results
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
@@ -285,11 +300,18 @@ class VecEnvSeats(_TogetherSeats):
             self._venv.close()
 
 
+def _step(observation: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> Step:
+    """A step as environments give it: numbers may be arrays with one entry, and buffers are used again."""
+    earned = reward.item() if isinstance(reward, np.ndarray) else reward
+    seen = None if observation is None else copied(observation)
+    return Step(seen, float(earned), bool(terminated), bool(truncated), dict(info) if info else _NO_INFO)
+
+
 def _row(observations: Any, seat: int) -> Any:
-    """One environment's observation, copied: a vector may reuse its buffer."""
-    if isinstance(observations, dict):
-        return {key: np.array(value[seat]) for key, value in observations.items()}
-    return np.array(observations[seat])
+    """One environment's observation, a view into the vector's."""
+    if isinstance(observations, Mapping):
+        return {key: value[seat] for key, value in observations.items()}
+    return observations[seat]
 
 
 def _row_info(infos: Mapping[str, Any], seat: int) -> Info:

@@ -281,7 +281,9 @@ class _Job:
             if not playing:
                 return
             live = list(playing)
-            chosen, _ = acting.act(live)
+            chosen, _, errors = acting.act(live)
+            for seat, error in errors.items():
+                raise OfflineEvalError(f"episode {playing[seat]} failed: {type(error).__name__}: {error}")
             executed = chosen.copy()
             for seat in live:
                 executed[seat] = self._level(playing[seat]).disturb(chosen[seat], seats.action_space, generators[seat])

@@ -1,0 +1,71 @@
+"""Whether an episode succeeded, where the environment tells it in its infos: at the last step, or at any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from offline_eval.episodes.records import Episode
+
+KEYS = ("is_success", "success")
+"""Where environments tell it; the first of them that is there counts."""
+
+
+def told(info: Mapping[str, Any]) -> bool | None:
+    """What the info of a step says; None where it says nothing."""
+    for key in KEYS:
+        if key in info:
+            value = np.asarray(info[key]).reshape(-1)[0]
+            return None if value is None or value != value else bool(value)
+    return None
+
+
+class SuccessAt(Protocol):
+    """At which step an episode must succeed."""
+
+    @property
+    def words(self) -> str:
+        """For a table."""
+        ...
+
+    def of(self, episode: Episode) -> bool | None:
+        """Whether the episode succeeded; None where the environment did not tell."""
+        ...
+
+    def counts(self, episode: Episode) -> bool:
+        """Whether the episode belongs to the rate, in an evaluation in which some episode tells."""
+        ...
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """At its last one: Gymnasium-Robotics and most others, whose episodes end with the task."""
+
+    words = "last step"
+
+    def of(self, episode: Episode) -> bool | None:
+        """What the last step told."""
+        return episode.success
+
+    def counts(self, episode: Episode) -> bool:
+        """Where its last step told."""
+        return episode.success is not None
+
+
+@dataclass(frozen=True)
+class AnyStep:
+    """At any one: Meta-World and ManiSkill, whose episodes go on after the task was done."""
+
+    words = "any step"
+
+    def of(self, episode: Episode) -> bool | None:
+        """Whether a step told of success."""
+        return episode.success_any
+
+    def counts(self, episode: Episode) -> bool:
+        """Always: some environments tell only when there is a success."""
+        return True
