@@ -128,9 +128,9 @@ class ConfiguredEnvironment:
 
     def __call__(self) -> gym.Env[Any, Any]:
         """A fresh environment."""
-        factory = environment_factory(self.to_spec())
-        assert factory is not None
-        made: Any = factory()
+        make = environment_factory(self.to_spec())
+        assert make is not None
+        made: gym.Env[Any, Any] = make()  # type: ignore[assignment]  # a spec makes single environments
         return made
 
 

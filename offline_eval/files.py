@@ -95,9 +95,8 @@ class FolderLock:
             return
         found = os.fstat(descriptor)
         place = found.st_dev, found.st_ino
-        before = _held.get(place, lambda: None)()
         try:
-            if before is not None:
+            if place in _held and (before := _held[place]()) is not None:
                 before.release()
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
