@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.environments import check_registered, environment_factory, register_own
+from offline_eval.environments import environment_factory, registered_spec
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,18 +106,9 @@ class ConfiguredEnvironment:
 
     def to_spec(self) -> EnvSpec:
         """What `gymnasium.make` takes, wrappers included."""
-        import gymnasium as gym
         from gymnasium.envs.registration import WrapperSpec
 
-        module, _, name = self.env_id.rpartition(":")
-        if module:
-            try:
-                import_module(module)
-            except ImportError as error:
-                raise InputError("env", f"must name a package that is installed ({error})", self.env_id) from error
-        register_own()
-        check_registered(name)
-        spec = gym.spec(name)
+        spec = registered_spec(self.env_id)
         wrappers = [WrapperSpec(w.where.rpartition(":")[2], w.where, dict(w.kwargs)) for w in self.wrappers]
         return replace(
             spec,

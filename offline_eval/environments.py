@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from offline_eval.errors import InputError, OfflineEvalError, bare
@@ -58,6 +59,24 @@ def check_registered(env_id: str, argument: str = "env") -> None:
     known = f"did you mean {' or '.join(close)}? " if close else ""
     way_out = f"{known}what another package registers is named with it, as package:Name-v0"
     raise InputError(argument, "must be the id of a registered environment", env_id, way_out)
+
+
+def registered_spec(env_id: str) -> EnvSpec:
+    """The registered spec; of "module:Name-v0" too, which gymnasium's own `spec` does not know before the import.
+
+    Raises:
+        InputError: there is none.
+    """
+    import gymnasium as gym
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise InputError("env", f"must name a package that is installed ({error})", env_id) from error
+    check_registered(name)
+    return gym.spec(name)
 
 
 def environment_factory(env: EnvironmentLike) -> EnvironmentFactory | None:

@@ -6,6 +6,8 @@ and is forked from a process without threads.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from offline_eval.errors import OfflineEvalError, WorkerError
+from offline_eval.errors import InputError, OfflineEvalError, WorkerError, bare
 
 Job = Callable[[Callable[[], Any], Callable[[Any], None], int], object]
 """What a worker does: given what hands out items (None when there are no more), what to tell, and its number."""
@@ -46,9 +48,11 @@ def run_in_workers(
     Raises:
         OfflineEvalError: a worker raised it.
         WorkerError: a worker died, or raised something else.
+        InputError: the script that asks for this would be run again by every worker.
     """
     import cloudpickle
 
+    check_guarded()
     context: Any = _context()
     results, position = context.Queue(), context.Value("l", 0)
     pickled = cloudpickle.dumps(job)
@@ -78,6 +82,39 @@ def run_in_workers(
         for worker in workers:
             worker.join()
         results.close()
+
+
+def check_guarded() -> None:
+    """Refuse to start processes from a line of a script that each of them would run again.
+
+    A fresh process imports the main script for what is defined in it; what stands under the usual `if` is left out.
+
+    Raises:
+        InputError: names the line that is missing.
+    """
+    main = sys.modules["__main__"]
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if path is None or not path.endswith(".py") or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
+        return
+    frame = inspect.currentframe()
+    while frame is not None and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if frame is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            lines = ast.parse(file.read()).body
+    except (OSError, SyntaxError, ValueError):  # gone, or changed since it was started
+        return
+    begun = next((node for node in lines if node.lineno <= frame.f_lineno <= (node.end_lineno or node.lineno)), None)
+    if isinstance(begun, ast.If) and {"__name__", "'__main__'"} <= set(ast.unparse(begun.test).split()):
+        return
+    raise InputError(
+        "workers",
+        "must be 1 in a script that its processes would run again",
+        bare(f"line {frame.f_lineno} of {path}"),
+        'put that line, and what begins the work, under `if __name__ == "__main__":`',
+    )
 
 
 def _context() -> BaseContext:

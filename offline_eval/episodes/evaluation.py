@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
 from offline_eval.configured import ConfiguredEnvironment
-from offline_eval.environments import EnvironmentLike, check_registered, environment_factory, environment_id
+from offline_eval.environments import EnvironmentLike, environment_factory, environment_id, registered_spec
 from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import Episode, Evaluation
@@ -27,7 +26,7 @@ from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.remembering import forgets
 
 if TYPE_CHECKING:
-    from gymnasium.envs.registration import EnvSpec
+    pass
 
 _WORTH_A_WORKER = 40_000
 """Environment steps from which starting another process pays."""
@@ -262,24 +261,10 @@ def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
     if isinstance(env, ConfiguredEnvironment):
         limit = env.to_spec().max_episode_steps
         return env if limit is None or limit >= step_limit else replace(env, max_episode_steps=step_limit)
-    spec = _spec_of(env)
+    spec = registered_spec(env)
     if spec.max_episode_steps is None or spec.max_episode_steps >= step_limit:
         return env
     return replace(spec, max_episode_steps=step_limit)
-
-
-def _spec_of(env_id: str) -> EnvSpec:
-    """The registered spec; of "module:Name-v0" too, which gymnasium's own `spec` does not know before the import."""
-    import gymnasium as gym
-
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise InputError("env", f"must name a package that is installed ({error})", env_id) from error
-    check_registered(name)
-    return gym.spec(name)
 
 
 def _check_done(episodes: Mapping[int, Episode], plan: EpisodePlan) -> None:
@@ -316,7 +301,7 @@ def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on
     if workers == "auto":
         if not on_cpu or environment_factory(env) is None:
             return 1
-        limit = _spec_of(env).max_episode_steps if isinstance(env, str) else None
+        limit = registered_spec(env).max_episode_steps if isinstance(env, str) else None
         limit = env.to_spec().max_episode_steps if isinstance(env, ConfiguredEnvironment) else limit
         affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
         return max(1, min(affordable, num_cores(), num_episodes))

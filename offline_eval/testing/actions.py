@@ -14,7 +14,6 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.coverage import States, Support
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
-from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import spaces_of
 from offline_eval.stats.decisions import Bounds
@@ -27,7 +26,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened
+from offline_eval.testing.subjects import AgentLike, Subject, allowed, command, environment_for, logged, opened
 from offline_eval.types import FloatArray
 
 _VALIDATION_FRACTION, _SEED = 0.2, 0
@@ -37,10 +36,10 @@ def assert_evaluation_mse(
     agent: AgentLike,
     at_most: float,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     oracle: AgentLike,
     bounds: Bounds | None = None,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -56,7 +55,7 @@ def assert_evaluation_mse(
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         at_most: >= 0.
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         oracle: whose actions are right: an agent or its file.
         bounds: least and largest error of an episode. (0, 4) holds for every action in a box and (0, 1) for discrete
             ones, but bounds far above the threshold ask for many episodes: a small error may hide a rare large one.
@@ -71,8 +70,9 @@ def assert_evaluation_mse(
         InputError: an argument breaks a rule.
         SpaceError: the oracle is of other spaces.
     """
-    subject, teacher, whole = opened(agent, env), opened(oracle, env, "oracle"), planned(plan)
-    space = spaces_of(env)[1]
+    place = environment_for(agent, env)
+    subject, teacher, whole = opened(agent, place), opened(oracle, place, "oracle"), allowed(plan)
+    space = spaces_of(place)[1]
     question = questions.evaluation_mse(at_most, bounds, alpha)
 
     def of_episode(episode: LoggedEpisode) -> float:
@@ -82,22 +82,22 @@ def assert_evaluation_mse(
 
     def show(number: int) -> str:
         oracle_word = "" if teacher.path is None else f" --oracle {teacher.shell}"
-        return command("measure", [subject], env, whole, number) + oracle_word
+        return command("measure", [subject], place, whole, number) + oracle_word
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _by_episode(of_episode, subject, env, part, source)
+        return _by_episode(of_episode, subject, place, part, source)
 
     notes = [f"the oracle is {teacher.name}"]
-    return conclude("assert_evaluation_mse", subject, env, question, whole, measure, undecided, show, notes=notes)
+    return conclude("assert_evaluation_mse", subject, place, question, whole, measure, undecided, show, notes=notes)
 
 
 def assert_covers(
     agent: AgentLike,
     at_least: float = 0.9,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     dataset: Dataset | str | Path,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -113,7 +113,7 @@ def assert_covers(
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         at_least: share of the states, in [0, 1].
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         dataset: a `Dataset`, a file or a folder.
         plan: the episodes that may be played, or their number.
         alpha: chance to fail although the property holds; also the chance to pass although it does not.
@@ -126,21 +126,22 @@ def assert_covers(
         InputError: an argument breaks a rule, or the observations have no distance.
         DatasetError: the data cannot be opened.
     """
+    place = environment_for(agent, env)
     question = questions.covers(at_least, alpha)
-    subject, whole = opened(agent, env), planned(plan)
-    support = _support(dataset, env)
+    subject, whole = opened(agent, place), allowed(plan)
+    support = _support(dataset, place)
 
     def of_episode(episode: LoggedEpisode) -> float:
         return 1.0 - float(support.outside(stacked([episode]).observations).mean())
 
     def show(number: int) -> str:
         word = "" if isinstance(dataset, Dataset) else f" --dataset {dataset}"
-        return command("measure", [subject], env, whole, number) + word
+        return command("measure", [subject], place, whole, number) + word
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _by_episode(of_episode, subject, env, part, source)
+        return _by_episode(of_episode, subject, place, part, source)
 
-    return conclude("assert_covers", subject, env, question, whole, measure, undecided, show)
+    return conclude("assert_covers", subject, place, question, whole, measure, undecided, show)
 
 
 def _by_episode(

@@ -120,7 +120,8 @@ class Watcher:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """While a test runs, assertions take their episodes from the cache and tell their outcomes."""
-        with using(Session(source=self._source, on_outcome=partial(self._take, item, Counter()))):
+        asked = partial(self._said, item)
+        with using(Session(source=self._source, on_outcome=partial(self._take, item, Counter()), asked=asked)):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -162,6 +163,12 @@ class Watcher:
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind."""
         self._source.close()
+
+    def _said(self, item: pytest.Item, name: str) -> Any:
+        """What an assertion goes by where its test gives it nothing."""
+        if name == "episodes":
+            return self.settings.number("episodes", 1, DEFAULT_EPISODES, item)
+        return self.settings.word(name, item)
 
     def _take(self, item: pytest.Item, numbers: Counter[str], outcome: Outcome) -> None:
         told: Mapping[str, Any] = plain(outcome)

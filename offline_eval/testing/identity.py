@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import Space
@@ -26,6 +25,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from offline_eval.datasets.space_json import space_to_json
+from offline_eval.environments import registered_spec
 from offline_eval.errors import InputError
 
 KEY = "offline_eval_key"
@@ -74,7 +74,7 @@ def environment_identity(env: Any) -> dict[str, Any] | None:
     """
     if not isinstance(env, str | EnvSpec):
         return None
-    spec = gym.spec(env) if isinstance(env, str) else env
+    spec = registered_spec(env) if isinstance(env, str) else env
     if not isinstance(spec.entry_point, str):
         return None
     try:

@@ -16,7 +16,16 @@ from offline_eval.policies.fingerprint import weights_of
 from offline_eval.testing.deciding import exactly
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.sources import FreshEpisodes
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened, refuse_nobody, spoken
+from offline_eval.testing.subjects import (
+    AgentLike,
+    Subject,
+    command,
+    environment_for,
+    logged,
+    opened,
+    refuse_nobody,
+    spoken,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +33,9 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def assert_deterministic(agent: AgentLike, *, env: EnvironmentLike, plan: EpisodePlan | int = 3) -> Outcome:
+def assert_deterministic(
+    agent: AgentLike, *, env: EnvironmentLike | None = None, plan: EpisodePlan | int = 3
+) -> Outcome:
     """Assert that playing the same seeds again gives the same episodes, to the last bit.
 
     Assumes nothing and estimates nothing: it holds for the episodes that were played twice, observation by observation,
@@ -32,28 +43,29 @@ def assert_deterministic(agent: AgentLike, *, env: EnvironmentLike, plan: Episod
 
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         plan: the episodes that are played twice, or their number.
 
     Raises:
         Violated: two episodes differ; the message says where first, and whether in what the agent did.
         InputError: an argument breaks a rule, or the environment broke.
     """
-    subject, whole = opened(agent, env), planned(plan)
-    first, second = (logged(FreshEpisodes(), subject.policy, env, whole) for _ in range(2))
+    place = environment_for(agent, env)
+    subject, whole = opened(agent, place), planned(plan)
+    first, second = (logged(FreshEpisodes(), subject.policy, place, whole) for _ in range(2))
     found = [_difference(one, other) for one, other in zip(first, second, strict=True)]
     apart = [difference for difference in found if difference is not None]
     value = float(len(whole) - len(apart))
     return exactly(
         "assert_deterministic",
         subject,
-        environment_id(env),
+        environment_id(place),
         Row(f"of {len(whole)} episodes repeat themselves", value, None, "every one"),
         not apart,
         episodes=len(whole),
         budget=len(whole),
         seeds=spoken(whole, len(whole)),
-        command=command("evaluate", [subject], env, whole, len(whole)),
+        command=command("evaluate", [subject], place, whole, len(whole)),
         notes=tuple(str(difference) for difference in apart[:_SHOWN]),
     )
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
-from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.stats.decisions import Bounds
 from offline_eval.testing import questions
@@ -14,7 +13,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, command, opened, refuse_failures
+from offline_eval.testing.subjects import AgentLike, allowed, command, environment_for, opened, refuse_failures
 from offline_eval.types import FloatArray, Predictor, Rule
 
 
@@ -22,9 +21,9 @@ def assert_return_at_least(
     agent: AgentLike,
     threshold: float,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     bounds: Bounds | None = None,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -37,9 +36,10 @@ def assert_return_at_least(
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         threshold: in units of the undiscounted return.
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         bounds: least and largest return that the environment can give; every return is held against them.
-        plan: the episodes that may be played, or their number (seeds 0, 1, ...); no more are played than it takes.
+        plan: the episodes that may be played, or their number (seeds 0, 1, ...), 500 if nobody said one; no more are
+            played than it takes.
         alpha: chance to fail although the property holds; also the chance to pass although it does not.
         undecided: "fail", "skip" (`unittest.SkipTest`) or "warn", where the plan is spent before it is decided.
         source: where episodes come from; the session's if left out.
@@ -49,27 +49,28 @@ def assert_return_at_least(
         Undecided: neither was shown.
         InputError: an argument breaks a rule, a return leaves the bounds, or the environment broke.
     """
+    place = environment_for(agent, env)
     question = questions.return_at_least(threshold, bounds, alpha)
-    subject, whole = opened(agent, env), planned(plan)
+    subject, whole = opened(agent, place), allowed(plan)
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _returns(source, [(subject.policy, None)], env, part)
+        return _returns(source, [(subject.policy, None)], place, part)
 
     def show(number: int) -> str:
-        return command("evaluate", [subject], env, whole, number)
+        return command("evaluate", [subject], place, whole, number)
 
-    return conclude("assert_return_at_least", subject, env, question, whole, measure, undecided, show)
+    return conclude("assert_return_at_least", subject, place, question, whole, measure, undecided, show)
 
 
 def assert_not_worse(
     agent: AgentLike,
     than: AgentLike,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     margin: float | None = None,
     relative_margin: float | None = None,
     bounds: Bounds | None = None,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -84,7 +85,7 @@ def assert_not_worse(
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         than: the baseline, likewise.
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         margin: in units of the return, >= 0; 0 if both margins are left out.
         relative_margin: a share of |mean return of the baseline|, >= 0; that mean need not be known beforehand.
         bounds: least and largest return that the environment can give.
@@ -99,27 +100,28 @@ def assert_not_worse(
         InputError: an argument breaks a rule, a return leaves the bounds, or the environment broke.
         SpaceError: the agents are of different spaces.
     """
+    place = environment_for(agent, env)
     question = questions.not_worse(margin, relative_margin, bounds, alpha)
-    subject, baseline, whole = opened(agent, env), opened(than, env, "than"), planned(plan)
+    subject, baseline, whole = opened(agent, place), opened(than, place, "than"), allowed(plan)
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _returns(source, [(subject.policy, None), (baseline.policy, None)], env, part)
+        return _returns(source, [(subject.policy, None), (baseline.policy, None)], place, part)
 
     def show(number: int) -> str:
-        return command("compare", [baseline, subject], env, whole, number)
+        return command("compare", [baseline, subject], place, whole, number)
 
     notes = [f"the baseline is {baseline.name}"]
-    return conclude("assert_not_worse", subject, env, question, whole, measure, undecided, show, notes=notes)
+    return conclude("assert_not_worse", subject, place, question, whole, measure, undecided, show, notes=notes)
 
 
 def assert_steering_helps(
     agent: AgentLike,
     rule: Rule,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     margin: float = 0.0,
     bounds: Bounds | None = None,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -136,7 +138,7 @@ def assert_steering_helps(
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
         rule: an `OPEX` or a `BestOfN`.
-        env: an id or a factory.
+        env: an id or a factory; `--offline-eval-env` if left out.
         margin: in units of the return, >= 0.
         bounds: least and largest return that the environment can give.
         plan: the episodes that each of the three may play, or their number.
@@ -149,24 +151,25 @@ def assert_steering_helps(
         Undecided: neither was shown.
         InputError: an argument breaks a rule, a return leaves the bounds, or the environment broke.
     """
+    place = environment_for(agent, env)
     from offline_eval.wrappers import RandomDirection
     from offline_eval.wrappers.rules import CriticRule
 
     if not isinstance(rule, CriticRule):
         raise InputError("rule", "must be an OPEX or a BestOfN", rule, "what knows no critic has no random control")
     question = questions.steering_helps(margin, bounds, alpha)
-    subject, whole, control = opened(agent, env), planned(plan), RandomDirection(like=rule)
+    subject, whole, control = opened(agent, place), allowed(plan), RandomDirection(like=rule)
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _returns(source, [(subject.policy, variant) for variant in (rule, control, None)], env, part)
+        return _returns(source, [(subject.policy, variant) for variant in (rule, control, None)], place, part)
 
     def show(number: int) -> str:
         size = getattr(rule, "step_size", None)
         word = f" --step-sizes 0,{size:g}" if isinstance(size, int | float) else ""
-        return command("steer", [subject], env, whole, number) + word
+        return command("steer", [subject], place, whole, number) + word
 
     notes = [f"steered by {type(rule).__name__}"]
-    return conclude("assert_steering_helps", subject, env, question, whole, measure, undecided, show, notes=notes)
+    return conclude("assert_steering_helps", subject, place, question, whole, measure, undecided, show, notes=notes)
 
 
 def _returns(

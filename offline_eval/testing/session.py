@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offline_eval.testing.sources import EpisodeSource, FreshEpisodes
 
@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from offline_eval.testing.outcome import Outcome
 
 
+DEFAULT_EPISODES = 500
+"""That an assertion may play where nobody said a number."""
+
+
 def tell_nobody(outcome: Outcome) -> None:
     """Nothing."""
+
+
+def say_nothing(name: str) -> Any:
+    """Nobody said anything."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,12 @@ class Session:
     Attributes:
         source: where episodes come from, where an assertion is given no source of its own.
         on_outcome: told of every outcome, before anything is raised.
+        asked: what was said for a whole run, by name (`env`, `episodes`); None where nothing was.
     """
 
     source: EpisodeSource = field(default_factory=FreshEpisodes)
     on_outcome: Callable[[Outcome], None] = tell_nobody
+    asked: Callable[[str], Any] = say_nothing
 
 
 _CURRENT: ContextVar[Session | None] = ContextVar("offline_eval_session", default=None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from offline_eval.errors import InputError
+from offline_eval.testing.session import DEFAULT_EPISODES as DEFAULT_EPISODES
 
 OPTIONS = {
     "agent": ("FILE", "zip of the agent under test; give it again for further agents"),
@@ -25,7 +26,6 @@ _FLAGS = {f"--offline-eval-{name}" for name in OPTIONS}
 
 MARKER = "offline_eval"
 MARKER_WORDS = ("agent", "env", "dataset", "oracle", "critic", "normalize", "episodes", "seed")
-DEFAULT_EPISODES = 500
 
 
 class Settings:

@@ -12,9 +12,11 @@ from gymnasium import Space, spaces
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation
+from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies import load_sb3, spaces_of
 from offline_eval.testing.given import GivenAgent
+from offline_eval.testing.session import DEFAULT_EPISODES, current
 from offline_eval.testing.sources import EpisodeSource
 from offline_eval.types import Predictor
 
@@ -71,6 +73,26 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
             rule = f"must have the {what} space of {environment_id(env)}, {space}"
             raise SpaceError(argument, rule, bare(str(own)), "compare agents of one environment")
     return Subject(agent, type(agent).__name__, None, argument)
+
+
+def environment_for(agent: Any, env: EnvironmentLike | None) -> EnvironmentLike:
+    """The environment of an assertion: its own, that of the agent under test, or what was said for the whole run.
+
+    Raises:
+        InputError: nobody said one.
+    """
+    if env is None and isinstance(agent, GivenAgent):
+        env = agent.env
+    env = current().asked("env") if env is None else env
+    if env is None:
+        way_out = 'name it: env="Hopper-v5", or --offline-eval-env=Hopper-v5'
+        raise InputError("env", "must be an id or a factory", None, way_out)
+    return env
+
+
+def allowed(plan: EpisodePlan | int | None) -> EpisodePlan:
+    """The episodes that an assertion may play: its own plan, what was said for the whole run, or 500."""
+    return planned(plan if plan is not None else current().asked("episodes") or DEFAULT_EPISODES)
 
 
 def refuse_nobody(agent: object, argument: str = "agent") -> None:

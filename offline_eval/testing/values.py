@@ -12,7 +12,6 @@ import numpy as np
 from offline_eval.diagnostics.kendall import window_kendall_tau
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
-from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.policies import critic_of, load_sb3
 from offline_eval.stats.decisions import Question
@@ -25,7 +24,7 @@ from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.session import current
 from offline_eval.testing.sources import EpisodeSource
-from offline_eval.testing.subjects import AgentLike, Subject, command, logged, opened
+from offline_eval.testing.subjects import AgentLike, Subject, allowed, command, environment_for, logged, opened
 from offline_eval.types import Array, Critic, FloatArray
 
 _NOTHING = float("nan")
@@ -35,10 +34,10 @@ def assert_kendall_tau(
     agent: AgentLike,
     at_least: float,
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     critic: Any = None,
     window: int = 10,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -67,11 +66,12 @@ def assert_kendall_tau(
         InputError: an argument breaks a rule, or nothing can be labelled.
         CriticError: there is no critic.
     """
+    place = environment_for(agent, env)
     question = questions.kendall_tau(at_least, alpha)
     if window < 2:
         raise InputError("window", "must be at least 2", window)
-    subject, whole = opened(agent, env), planned(plan)
-    labels = _Labels(subject, env, critic, source)
+    subject, whole = opened(agent, place), allowed(plan)
+    labels = _Labels(subject, place, critic, source)
     clocks: list[float] = []
 
     def of_episode(q: Array, truth: Array) -> list[float]:
@@ -79,7 +79,7 @@ def assert_kendall_tau(
         return [_mean_tau(q, truth, window)]
 
     def show(number: int) -> str:
-        return command("measure", [subject], env, whole, number) + labels.word
+        return command("measure", [subject], place, whole, number) + labels.word
 
     def rows(question: Question, columns: FloatArray) -> tuple[Row, ...]:
         (claim,) = question.claims
@@ -91,16 +91,16 @@ def assert_kendall_tau(
     def measure(part: EpisodePlan) -> FloatArray:
         return labels.columns(part, of_episode)
 
-    return conclude("assert_kendall_tau", subject, env, question, whole, measure, undecided, show, rows)
+    return conclude("assert_kendall_tau", subject, place, question, whole, measure, undecided, show, rows)
 
 
 def assert_q_bias(
     agent: AgentLike,
     within: float | tuple[float, float],
     *,
-    env: EnvironmentLike,
+    env: EnvironmentLike | None = None,
     critic: Any = None,
-    plan: EpisodePlan | int = 500,
+    plan: EpisodePlan | int | None = None,
     alpha: float = 0.01,
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
@@ -128,9 +128,10 @@ def assert_q_bias(
         InputError: an argument breaks a rule, or nothing can be labelled.
         CriticError: there is no critic.
     """
+    place = environment_for(agent, env)
     question = questions.q_bias(within, alpha)
-    subject, whole = opened(agent, env), planned(plan)
-    labels = _Labels(subject, env, critic, source)
+    subject, whole = opened(agent, place), allowed(plan)
+    labels = _Labels(subject, place, critic, source)
 
     def of_episode(q: Array, truth: Array) -> list[float]:
         known = np.isfinite(truth)
@@ -139,12 +140,12 @@ def assert_q_bias(
         return [float(np.mean(q[known] - truth[known])), float(np.mean(np.abs(truth[known])))]
 
     def show(number: int) -> str:
-        return command("measure", [subject], env, whole, number) + labels.word
+        return command("measure", [subject], place, whole, number) + labels.word
 
     def rows(question: Question, columns: FloatArray) -> tuple[Row, ...]:
         low, high = (-claim.weights[1] for claim in question.claims)
         if not columns[:, 1].any():
-            raise InputError("env", "must pay something: every true return is 0, and the bias has no scale", 0.0)
+            raise InputError("place", "must pay something: every true return is 0, and the bias has no scale", 0.0)
         value = float(columns[:, 0].sum() / columns[:, 1].sum())
         interval = ratio_interval(question.sequence(question.claims[0]), columns[:, 0], columns[:, 1])
         return (Row(question.claims[0].label, value, interval, f"within [{low:g}, {high:g}]"),)
@@ -153,7 +154,7 @@ def assert_q_bias(
         return labels.columns(part, of_episode)
 
     way_out = "their spread is unknown, and a bias has no bounds; ask of starts or seeds that differ"
-    return conclude("assert_q_bias", subject, env, question, whole, measure, undecided, show, rows, way_out=way_out)
+    return conclude("assert_q_bias", subject, place, question, whole, measure, undecided, show, rows, way_out=way_out)
 
 
 class _Labels:
