@@ -18,6 +18,7 @@ from offline_eval.files import FolderLock, locked, open_regular, write_durably
 from offline_eval.report.page import page
 from offline_eval.report.runs import read_run
 from offline_eval.run_folder import RunFolder, folder_name, read_episodes
+from offline_eval.studies.steering_pairs import read_pairs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no FIFOs")
 
@@ -188,3 +189,36 @@ def test_the_disk_is_asked_once(tmp_path):
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(StorageError, match="cannot be written"):
         folder.record("plain", Episode(0, 4, 1.0, 7, True, False))
+
+
+PAIR = {"name": "one", "agent": "a.zip", "env": "Toy-v0"}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        *(("name", 5), ("agent", 5), ("agent", [1]), ("env", ["Toy-v0"]), ("critic", 5), ("normalize", {"a": 1})),
+        *(("weaken", True), ("weaken", [1]), ("weaken", 1e400), ("seed", -1), ("seed", 1.5), ("seed", 2**70)),
+        *(("episodes", "many"), ("episodes", 2.5), ("selection_episodes", True), ("tuning", "yes"), ("trap", 1)),
+        ("two\nlines\x1b[2J", 1),
+    ],
+)
+def test_a_pair_with_a_wrong_word_is_one_line(tmp_path, word, value):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps({"pair": [{**PAIR, word: value}]}))
+    with pytest.raises(InputError) as caught:
+        read_pairs(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "pair = 5", "[[pair]]\nname = ..", "[pair]\nx = 1", "a = " + "[" * 5000, "\0", "pair = [1]"]
+)
+def test_a_damaged_file_of_pairs_is_one_line(tmp_path, content):
+    path = tmp_path / "pairs.toml"
+    path.write_text(content)
+    with pytest.raises(InputError):
+        read_pairs(path)
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(InputError, match="must be an existing"):
+        read_pairs(tmp_path / "fifo.toml")

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import check_at_least, print_json, print_text
-from offline_eval.cli.words import NEW_FOLDER
+from offline_eval.cli.words import NEW_FOLDER, PAIRS
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     steering = studies.add_parser("steering", help=HELP, description=_steering.__doc__)
     steering.add_argument(
         "pairs",
+        type=PAIRS,
         nargs="+",
         metavar="PAIR",
         help="a TOML or JSON file of pairs, or AGENT.zip=ENV with words behind it: agent.zip=Pendulum-v1,"

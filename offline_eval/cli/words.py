@@ -81,6 +81,18 @@ class Existing(Word):
             raise InputError(argument, f"must be a {' or a '.join(allowed)}: {self.what}", word)
 
 
+class Pairs(Word):
+    """A file of pairs, or `AGENT.zip=ENV` and more words behind commas."""
+
+    def check(self, argument: str, word: str) -> None:
+        """The file of either must be there."""
+        super().check(argument, word)
+        if word.endswith((".toml", ".json")):
+            Existing("a TOML or JSON file of pairs").check(argument, word)
+        else:
+            AGENT.check(argument, word.partition(",")[0].partition("=")[0])
+
+
 @dataclass(frozen=True)
 class Output(Word):
     """A file or a folder to be written; that it is new is for the command to ask.
@@ -125,6 +137,7 @@ FOLDER = Existing("a folder", files=False, folders=True)
 NEW_FILE = Output()
 NEW_FOLDER = Output(folder=True)
 LISTING = Listing()
+PAIRS = Pairs()
 
 
 def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

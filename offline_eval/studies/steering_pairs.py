@@ -28,6 +28,7 @@ from offline_eval.wrappers.controls import UniformAction
 
 HALFWAY = "halfway"
 _STRENGTHS = (0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
+_MOST = 2**31
 _LOOKED_AT = EpisodePlan.seeded(6, seed=3000)
 
 
@@ -65,8 +66,19 @@ class Pair:
     def __post_init__(self) -> None:
         for word in ("name", "agent", "env"):
             if not isinstance(getattr(self, word), str) or not getattr(self, word):
-                raise InputError(word, "must be given for every pair", getattr(self, word))
-        number = isinstance(self.weaken, int | float) and isfinite(self.weaken) and self.weaken > 0
+                raise InputError(word, "must be given for every pair, as text", getattr(self, word))
+        for word in ("critic", "normalize"):
+            if not isinstance(getattr(self, word), str | None):
+                raise InputError(word, "must be a file's name", getattr(self, word))
+        for word in ("tuning", "trap"):
+            if not isinstance(getattr(self, word), bool):
+                raise InputError(word, "must be true or false", getattr(self, word))
+        for word in ("seed", "episodes", "selection_episodes"):
+            value = getattr(self, word)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST:
+                raise InputError(word, f"must be a whole number >= 0 and < {_MOST}", value)
+        weaken = self.weaken
+        number = isinstance(weaken, int | float) and not isinstance(weaken, bool) and isfinite(weaken) and weaken > 0
         if self.weaken not in (None, HALFWAY) and not number:
             raise InputError("weaken", f'must be a number > 0 or "{HALFWAY}"', self.weaken, "leave it out for neither")
         if self.episodes < 2 or self.selection_episodes < 2:
@@ -77,11 +89,14 @@ class Pair:
     @classmethod
     def of(cls, entry: Mapping[str, Any], folder: Path) -> Pair:
         """From a table of a file; paths are relative to the file's folder."""
+        if not isinstance(entry, Mapping):
+            raise InputError("pair", "must be a table", entry)
         known = {field.name for field in fields(cls)}
         for word in entry:
             if word not in known:
                 raise InputError(word, f"must be one of {', '.join(sorted(known))}", bare("an unknown word of a pair"))
-        paths = {word: str(folder / entry[word]) for word in ("agent", "critic", "normalize") if entry.get(word)}
+        given = {word: entry[word] for word in ("agent", "critic", "normalize") if entry.get(word)}
+        paths = {word: str(folder / path) if isinstance(path, str) else path for word, path in given.items()}
         worse = f" weakened {entry['weaken']}" if entry.get("weaken") else ""
         name = entry.get("name") or f"{Path(str(entry.get('agent'))).stem} on {entry.get('env')}{worse}"
         return cls(**{"agent": "", "env": "", **entry, "name": name, **paths})
@@ -101,10 +116,12 @@ def read_pairs(path: str | Path) -> list[Pair]:
         InputError: the file cannot be read, or breaks a rule.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError("pairs", "must be an existing TOML or JSON file", str(path))
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("pairs", f"must be a TOML or JSON file: {error}", str(path)) from error
     entries = content.get("pair") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -165,5 +182,5 @@ def halfway(model: Any, env: str, seed: int = 0) -> float:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
