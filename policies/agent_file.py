@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
-from gymnasium import Space, spaces
 from torch import Tensor
 
 from offline_eval.errors import AgentFileError
@@ -53,59 +52,6 @@ class Pickled:
         found = (re.match(r"<function (?:.*\.)?(\w+)\.\w+ at ", text) for text in printed)
         name = next((match.group(1) for match in found if match), "<a class>")
         return f"{self.twins.get('__module__', 'an unnamed module')}.{name}"
-
-
-@dataclass(frozen=True)
-class SpaceInFile:
-    """The readable part of a space.
-
-    Attributes:
-        kind: `Box`, `Discrete`, ...
-        size: the shape, or (n,) of a Discrete; None where the file does not say.
-        bounds: the least low and the greatest high of a Box; None where the file does not say.
-    """
-
-    kind: str
-    size: tuple[int, ...] | None
-    bounds: tuple[list[float], list[float]] | None = None
-
-    @classmethod
-    def of(cls, value: object) -> SpaceInFile | None:
-        """Read it from a value of the file; None where that is no space of gymnasium's (or gym's)."""
-        if not isinstance(value, Pickled) or not hasattr(spaces, kind := value.kind.rpartition(".")[2]):
-            return None
-        twins = value.twins
-        size = twins.get("n") if kind == "Discrete" else twins.get("_shape", twins.get("shape"))
-        try:
-            # JSON has no NumPy integer: newer files write "2" for 2.
-            numbers = tuple(int(n) for n in (size if isinstance(size, list) else [size]))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return cls(kind, None)
-        low, high = _numbers(twins.get("low")), _numbers(twins.get("high"))
-        return cls(kind, numbers, None if low is None or high is None else (low, high))
-
-    @classmethod
-    def like(cls, space: Space[Any]) -> SpaceInFile:
-        """The same record of a space at hand."""
-        size = (int(space.n),) if isinstance(space, spaces.Discrete) else space.shape
-        bounds = None
-        if isinstance(space, spaces.Box):
-            bounds = (space.low.ravel().tolist(), space.high.ravel().tolist())
-        return cls(type(space).__name__, size, bounds)
-
-    def __str__(self) -> str:
-        size = "" if self.size is None else str(self.size)
-        return f"Discrete({self.size[0]})" if self.kind == "Discrete" and self.size else f"{self.kind}{size}"
-
-
-def _numbers(printed: object) -> list[float] | None:
-    """The entries of a printed array; None where it was cut short by `...` or is missing."""
-    if not isinstance(printed, str) or "..." in printed:
-        return None
-    try:
-        return [float(word) for word in printed.replace("[", " ").replace("]", " ").split()]
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,18 @@ algorithm's own default.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import Space, spaces
+from gymnasium import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecTransposeImage
 
-from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
+from offline_eval.environments import EnvironmentLike
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.policies.agent_file import AgentFile, Pickled, SpaceInFile, read_agent_file
+from offline_eval.policies.agent_file import AgentFile, Pickled, read_agent_file
 from offline_eval.policies.allocation import AllocationLimit, TooLarge
 from offline_eval.policies.archive import is_plain, reason_of, refused_in_one_line
 from offline_eval.policies.devices import torch_device
@@ -32,7 +28,9 @@ from offline_eval.policies.finite import check_finite
 from offline_eval.policies.identity import algorithm_of, policy_of
 from offline_eval.policies.legacy import modern_weights
 from offline_eval.policies.normalization import Normalized, find_vecnormalize
-from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, is_offline_algorithm, read_algorithm
+from offline_eval.policies.printed_space import printed_outline
+from offline_eval.policies.saving import is_offline_algorithm
+from offline_eval.policies.setting import quiet, setting_notes, spaces_as_trained, spaces_of
 from offline_eval.policies.vecnormalize_file import read_vecnormalize
 
 
@@ -80,9 +78,8 @@ def load_sb3(
             "once is enough",
         )
     file = read_agent_file(path)
-    with _quiet(), refused_in_one_line(file.path, "must be readable as an agent"):
-        observation_space = _channels_first(observation_space)
-        _check_spaces(file, env, observation_space, action_space)
+    with quiet(), refused_in_one_line(file.path, "must be readable as an agent"):
+        observation_space, action_space = spaces_as_trained(file, env, observation_space, action_space)
         model: BaseAlgorithm
         if is_offline_algorithm(path):
             model = _offline_algorithm(path, device)
@@ -95,28 +92,24 @@ def load_sb3(
     return model if normalize is None else Normalized(model, read_vecnormalize(normalize))
 
 
-def spaces_of(env: EnvironmentLike) -> tuple[Space[Any], Space[Any]]:
-    """Observation and action space of one environment.
+def opened(
+    agent: Any, env: EnvironmentLike, device: str | th.device = "auto", argument: str = "env"
+) -> tuple[Any, tuple[str, ...]]:
+    """An agent, or the file of one, for an environment; and what a reader should know of the two.
 
     Args:
-        env: an id, a spec or a factory (an environment is made and closed again), an Env, VectorEnv or VecEnv, or any
-            object with the two spaces.
+        agent: anything with `predict` or a critic inside, or a file for `load_sb3`.
+        env: where it is to act.
+        device: where a file is loaded.
+        argument: what is to blame where an agent at hand does not fit.
+
+    Raises:
+        SpaceError: the agent was trained on other observations or actions.
+        AgentFileError: the file cannot be opened as an agent.
     """
-    for prefix in ("single_", ""):
-        observation_space = getattr(env, f"{prefix}observation_space", None)
-        action_space = getattr(env, f"{prefix}action_space", None)
-        # What a class declares, its constructor may change.
-        if isinstance(observation_space, Space) and isinstance(action_space, Space) and not isinstance(env, type):
-            return observation_space, action_space
-    with _quiet():
-        factory = environment_factory(env)
-        if factory is None:
-            raise InputError("env", "must have an `observation_space` and an `action_space`", type(env).__name__)
-        made = factory()
-        try:
-            return spaces_of(made)
-        finally:
-            made.close()
+    if isinstance(agent, str | Path):
+        agent = load_sb3(agent, env, device)
+    return agent, setting_notes(agent, env, argument)
 
 
 def _offline_algorithm(path: str | os.PathLike[str], device: str | th.device) -> BaseAlgorithm:
@@ -127,58 +120,6 @@ def _offline_algorithm(path: str | os.PathLike[str], device: str | th.device) ->
         model = OfflineAlgorithm.load(path, device=device, verbose=0, tensorboard_log=None)
     model.policy.set_training_mode(False)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings that concern training: old ids, PPO on a GPU, the age of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _channels_first(space: Space[Any]) -> Space[Any]:
-    """The space as SB3's policies see it: images have their channels in front. `predict` turns observations."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _channels_first(part) for key, part in space.spaces.items()})
-    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
-        return VecTransposeImage.transpose_space(space)
-    return space
-
-
-def _check_spaces(file: AgentFile, env: Any, observation_space: Space[Any], action_space: Space[Any]) -> None:
-    name = environment_id(env)
-    for what, space in (("observation", observation_space), ("action", action_space)):
-        ours, theirs = SpaceInFile.like(space), SpaceInFile.of(file.data.get(f"{what}_space"))
-        if theirs is None or (theirs.kind == ours.kind and theirs.size in (None, ours.size)):
-            continue
-        raise SpaceError(
-            "env",
-            f"must have the {what} space that the agent was trained with, {theirs}",
-            bare(f"{ours} of {name}"),
-            "name the environment it was trained in, with the same wrappers",
-        )
-    if theirs is None or theirs.bounds is None or ours.bounds is None:
-        return
-    # The bounds decide what the policy's outputs mean; eight printed digits is what the file gives.
-    if not np.allclose(theirs.bounds, ours.bounds, rtol=1e-5):
-        raise SpaceError(
-            "env",
-            f"must have the action bounds that the agent was trained with, {_bounds(theirs)}",
-            bare(f"{_bounds(ours)} of {name}"),
-            ASSUMED_ACTION_SPACE if _assumed(file) else "wrap it in gymnasium's RescaleAction as in training",
-        )
-
-
-def _assumed(file: AgentFile) -> bool:
-    """Whether the bounds in the file are a guess: of an OfflineAlgorithm whose data did not say them."""
-    path = file.path
-    return is_offline_algorithm(path) and bool(read_algorithm(path, th.device("cpu")).words.get("assumed_action_space"))
-
-
-def _bounds(space: SpaceInFile) -> str:
-    low, high = space.bounds or ([], [])
-    return f"[{min(low):g}, {max(high):g}]" if len(set(low)) == len(set(high)) == 1 else f"{low} to {high}"
 
 
 # Ours to decide, whatever the file says: evaluation is silent, and buffers would only be carried about.
@@ -270,8 +211,8 @@ def _give_weights(file: AgentFile, model: BaseAlgorithm) -> None:
 
 
 def _misfit(file: AgentFile, found: str, expected: tuple[int, ...]) -> InputError:
-    told = [SpaceInFile.of(file.data.get(f"{what}_space")) for what in ("observation", "action")]
-    if all(space is not None and space.size is not None for space in told):
+    told = [printed_outline(file, "observation"), printed_outline(file, "action")]
+    if all(outline is not None and outline.is_sized for outline in told):
         return file.refusal(
             "must hold weights of the shapes that its `policy_kwargs` describe", f"{found}, not {expected}"
         )

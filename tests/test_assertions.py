@@ -379,7 +379,9 @@ def test_agents_that_are_none_are_refused(tiny_sac, sac_file):
         assert_return_at_least(None, 1.0, env=noisy)
     with pytest.raises(InputError, match=r"`than` must have Stable-Baselines3's `predict`"):
         assert_not_worse(Zero(), object(), env=noisy)
-    with pytest.raises(SpaceError, match="`than` must have the observation space of CartPole-v1"):
+    with pytest.raises(
+        SpaceError, match=r"`than` must be an agent for CartPole-v1\. Received SAC: env must have the observation space"
+    ):
         assert_not_worse(Zero(), tiny_sac, env="CartPole-v1")
     with pytest.raises(SpaceError, match=r"`than` must be an agent for CartPole-v1\. Received 'agent\.zip'"):
         assert_not_worse(Zero(), sac_file, env="CartPole-v1")

@@ -190,8 +190,8 @@ def _same_box(one: Space[Any], other: Space[Any]) -> bool:
         isinstance(one, spaces.Box)
         and isinstance(other, spaces.Box)
         and one.shape == other.shape
-        and np.array_equal(one.low, other.low)
-        and np.array_equal(one.high, other.high)
+        and np.allclose(one.low, other.low)  # the same numbers, in one precision or two
+        and np.allclose(one.high, other.high)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def fits(space: Space[Any], values: Observations) -> bool:
 def observed_space(values: Observations) -> Space[Any]:
     """The space that rows of observations come from, as far as they tell."""
     if isinstance(values, dict):
-        return spaces.Dict({key: observed_space(part) for key, part in values.items()})
+        # gymnasium sorts the keys of a plain dict.
+        return spaces.Dict(OrderedDict((key, observed_space(part)) for key, part in values.items()))
     if values.dtype == np.uint8:
         return spaces.Box(0, 255, values.shape[1:], np.uint8)
     if values.dtype == np.int64 and values.ndim == 1:

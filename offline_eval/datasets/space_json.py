@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def _space(fields: dict[str, Any]) -> Space[Any]:
             _check_size(*np.atleast_1d(fields["n"]).tolist())
             return spaces.MultiBinary(fields["n"])
         case "Dict":
-            return spaces.Dict({key: _space(part) for key, part in fields["subspaces"].items()})
+            # gymnasium sorts the keys of a plain dict.
+            return spaces.Dict(OrderedDict((key, _space(part)) for key, part in fields["subspaces"].items()))
         case "Tuple":
             return spaces.Tuple([_space(part) for part in fields["subspaces"]])
     raise ValueError(f"unknown type {fields['type']}")

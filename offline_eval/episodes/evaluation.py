@@ -18,7 +18,7 @@ from offline_eval.episodes.records import Episode, Evaluation
 from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, bare
-from offline_eval.policies import Normalized, find_vecnormalize, load_sb3, weights_hash
+from offline_eval.policies import Normalized, find_vecnormalize, opened, weights_hash
 from offline_eval.policies.finite import check_finite
 from offline_eval.processes import num_cores
 from offline_eval.provenance import recipe
@@ -168,11 +168,10 @@ def _play(
         raise InputError("n_envs", "must be >= 1", n_envs)
     if step_limit is not None and step_limit < 1:
         raise InputError("step_limit", "must be >= 1", step_limit)
-    if isinstance(model, str | Path):
-        model = load_sb3(model, env, device=device)
-    if isinstance(model, type) or not callable(getattr(model, "predict", None)):
+    if isinstance(model, type) or (not isinstance(model, str | Path) and not callable(getattr(model, "predict", None))):
         received = bare(f"the class {model.__name__}") if isinstance(model, type) else type(model).__name__
         raise InputError("model", "must have Stable-Baselines3's `predict`", received, "an agent, or its file")
+    model, setting = opened(model, env, device)
     check_finite(model)
     if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
         raise InputError(
@@ -247,7 +246,7 @@ def _play(
             wall_time=clock.seconds * share_of_steps,
             weights_hash=(hash_before, hash_after),
             invariant=deterministic and on_cpu and share.width is not None and not notes,
-            notes=(*notes, *_nothing_played(episodes)),
+            notes=(*setting, *notes, *_nothing_played(episodes)),
             independent=name not in lasting,
         )
 

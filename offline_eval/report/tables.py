@@ -109,7 +109,8 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
     if any(row[4] for row in cells[1:]):
         lines += ["", "needed: episodes to tell the two apart, if the difference is as seen (power 80 %)"]
     intervals = [row.summary.ci95 for row in rows] + [row.difference.ci95 for row in rows if row.difference]
-    return "\n".join([*lines, *footnotes(intervals, ())])
+    noted = dict.fromkeys(f"{row.name}: {note}" for row in rows for run in row.evaluations for note in run.notes)
+    return "\n".join([*lines, *footnotes(intervals, list(noted))])
 
 
 def steering_verdict(against_plain: Interval, against_control: Interval) -> str:

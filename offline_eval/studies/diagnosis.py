@@ -20,7 +20,7 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, NonFiniteLoss, OfflineEvalError, bare
-from offline_eval.policies import actor_of, critic_of, load_sb3, spaces_of
+from offline_eval.policies import actor_of, critic_of, load_sb3, opened, spaces_of
 from offline_eval.provenance import recipe, versions
 from offline_eval.studies.diagnosis_plan import DiagnosisPlan
 from offline_eval.studies.diagnosis_records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, Diagnosis
@@ -101,29 +101,29 @@ def diagnose(
             action_space,
             "with discrete actions compare the agent with its critic's greedy policy",
         )
-    policy = load_sb3(policy, env, device) if isinstance(policy, str | Path) else policy
-    oracle = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
+    agent, _ = opened(policy, env, device)  # what is noted, `measure` tells
+    teacher, _ = opened(oracle, env, device, "oracle")
     dataset = _opened(dataset, observation_space, action_space)
     seen = dataset if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
     surroundings = Surroundings(dataset, plan, seen)  # refused here, and not after minutes
     began = time.perf_counter()
     with ExitStack() as stack:
         kept = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
-        rater, notes = _critic_for(critic, policy, seen, env, plan, kept, device, watcher)
-        measurement = _measured(policy, env, dataset, rater, oracle, plan, kept, keeper, watcher, name, device)
+        rater, notes = _critic_for(critic, agent, seen, env, plan, kept, device, watcher)
+        measurement = _measured(agent, env, dataset, rater, teacher, plan, kept, keeper, watcher, name, device)
         visited = _visited(measurement, kept)
         _refuse_without_rewards(dataset, visited)
-        player = Player(policy, env, plan, keeper, watcher)
+        player = Player(agent, env, plan, keeper, watcher)
         climb = Climb(player, surroundings, dataset, rater, measurement.performance.evaluation.returns)
         climb.look(stacked(visited).sample(_NUM_STATES, np.random.default_rng(plan.seed)))
         climb.behaviour()
         climb.control()
         climb.steer()
         climb.parts()
-        if oracle is not None:
-            climb.oracle(oracle, "the oracle")
+        if teacher is not None:
+            climb.oracle(teacher, "the oracle")
         _extract_anew(climb, dataset, plan, watcher)
-        _adapt(climb, policy, plan)
+        _adapt(climb, agent, plan)
         truth = seek_truth(climb, visited, kept, watcher)
         ladder = climb.ladder(truth)
     verdict = verdict_of(ladder, measurement, asked or Asked())
@@ -158,7 +158,7 @@ def _critic_for(
 ) -> tuple[Critic | None, str]:
     """The critic to climb by, and where it comes from."""
     if critic is not None:
-        given: Critic = critic_of(load_sb3(critic, env, device) if isinstance(critic, str | Path) else critic)
+        given: Critic = critic_of(opened(critic, env, device, "critic")[0])
         return given, "given"
     try:
         own: Critic = critic_of(policy)

@@ -21,7 +21,7 @@ from offline_eval.diagnostics.q_bias import ValueSample
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
 from offline_eval.errors import CriticError
-from offline_eval.policies import critic_of, load_sb3, spaces_of, weights_hash
+from offline_eval.policies import critic_of, opened, spaces_of, weights_hash
 from offline_eval.provenance import recipe, versions
 from offline_eval.studies.candidates import Reach, StateSample
 from offline_eval.studies.critic_measurement import CriticMeasurement
@@ -87,12 +87,15 @@ def measure(
     plan = plan or (MeasurementPlan.quick() if quick else MeasurementPlan())
     names = {"agent": name or _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
     names["reference"] = _name(reference)
-    model = _opened(model, env, device)
-    subject = _Subject(model, env, _critic(critic, model, env, device), plan, watcher or Silent(), rollouts)
+    agent, _ = opened(model, env, device)  # whose notes `evaluate` tells
+    subject = _Subject(agent, env, _critic(critic, agent, env, device), plan, watcher or Silent(), rollouts)
     if oracle is not None:
-        subject.oracle = Agent(_opened(oracle, env, device), names["oracle"] or "an agent")
+        teacher, notes = opened(oracle, env, device, "oracle")
+        subject.oracle = Agent(teacher, names["oracle"] or "an agent")
+        subject.notes += [f"oracle: {note}" for note in notes]
     if reference is not None:
-        subject.reference = _opened(reference, env, device)
+        subject.reference, notes = opened(reference, env, device, "reference")
+        subject.notes += [f"reference: {note}" for note in notes]
         critic_of(subject.reference)  # refused here, and not after minutes
     if dataset is not None:
         observation_space, action_space = spaces_of(env)
@@ -112,7 +115,7 @@ def measure(
         "plan": {key: value for key, value in recipe(plan).items() if key != "name"},
         "critic_reduced_by": "min",
         "versions": versions(),
-        "weights_hash": {"before": evaluation.weights_hash[0], "after": weights_hash(model)},
+        "weights_hash": {"before": evaluation.weights_hash[0], "after": weights_hash(agent)},
         "seconds": {name: round(seconds, 2) for name, seconds in subject.seconds.items()},
         "notes": subject.notes,
     }
@@ -127,13 +130,9 @@ def _name(thing: Any) -> str | None:
     return Path(thing).name if isinstance(thing, str | Path) else type(thing).__name__
 
 
-def _opened(model: Any, env: EnvironmentLike, device: str) -> Any:
-    return load_sb3(model, env, device) if isinstance(model, str | Path) else model
-
-
 def _critic(critic: Any, model: Any, env: EnvironmentLike, device: str) -> Critic | Skipped:
     if critic is not None:
-        found: Critic = critic_of(_opened(critic, env, device))
+        found: Critic = critic_of(opened(critic, env, device, "critic")[0])
         return found
     try:
         own: Critic = critic_of(model)

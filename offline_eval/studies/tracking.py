@@ -19,7 +19,7 @@ from offline_eval.diagnostics.policy_error import return_correlation
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation, evaluate
 from offline_eval.errors import InputError, bare
-from offline_eval.policies import critic_of, load_sb3, spaces_of, weights_hash
+from offline_eval.policies import critic_of, load_sb3, opened, spaces_of, weights_hash
 from offline_eval.provenance import versions
 from offline_eval.studies.candidates import Reach
 from offline_eval.studies.labelling import stacked
@@ -149,8 +149,7 @@ def track(
     name = Path(oracle).name if isinstance(oracle, str | Path) else type(oracle).__name__
     right: Agent | CriticsOptimum | GreedyChoice
     if oracle is not None:
-        opened = load_sb3(oracle, env, device) if isinstance(oracle, str | Path) else oracle
-        right = Agent(opened, name)
+        right = Agent(opened(oracle, env, device, "oracle")[0], name)
     else:
         last = critic_of(load_sb3(files[-1][1], env, device))
         reach = attempt(lambda: Reach(train, np.random.default_rng([plan.seed, 1])))

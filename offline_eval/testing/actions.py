@@ -87,7 +87,7 @@ def assert_evaluation_mse(
     def measure(part: EpisodePlan) -> FloatArray:
         return _by_episode(of_episode, subject, place, part, source)
 
-    notes = [f"the oracle is {teacher.name}"]
+    notes = [f"the oracle is {teacher.name}", *(f"the oracle: {note}" for note in teacher.notes)]
     return conclude("assert_evaluation_mse", subject, place, question, whole, measure, undecided, show, notes=notes)
 
 

@@ -139,7 +139,7 @@ def conclude(
     """
     check_undecided(undecided)
     gathered = gather(question, plan, measure)
-    notes = [*notes]
+    notes = [*subject.notes, *notes]
     if silent := gathered.played - len(gathered.columns):
         notes.append(f"{silent} episodes said nothing and were left out")
     if gathered.verdict == words.UNDECIDED and _all_equal(question, gathered.columns):

@@ -110,7 +110,7 @@ def assert_not_worse(
     def show(number: int) -> str:
         return command("compare", [baseline, subject], place, whole, number)
 
-    notes = [f"the baseline is {baseline.name}"]
+    notes = [f"the baseline is {baseline.name}", *(f"the baseline: {note}" for note in baseline.notes)]
     return conclude("assert_not_worse", subject, place, question, whole, measure, undecided, show, notes=notes)
 
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnasium import Space, spaces
-
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation
 from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, SpaceError, bare
-from offline_eval.policies import load_sb3, spaces_of
+from offline_eval.policies import opened as opened_agent
 from offline_eval.testing.given import GivenAgent
 from offline_eval.testing.session import DEFAULT_EPISODES, current
 from offline_eval.testing.sources import EpisodeSource
@@ -33,12 +31,14 @@ class Subject:
         name: of its file, or of its class.
         path: of its file; None where it came as an object.
         role: the argument that it came as.
+        notes: what a reader should know of it in its environment.
     """
 
     policy: Predictor
     name: str
     path: str | None
     role: str = "agent"
+    notes: tuple[str, ...] = ()
 
     @property
     def shell(self) -> str:
@@ -57,22 +57,17 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
     refuse_nobody(agent, argument)
     if env is None:
         raise InputError("env", "must be an id or a factory", None, 'name it: env="Hopper-v5"')
-    made = spaces_of(env)
-    if isinstance(agent, str | Path | GivenAgent):
-        try:
-            policy = agent.opened(env) if isinstance(agent, GivenAgent) else load_sb3(agent, env)
-            return Subject(policy, Path(agent).name, str(Path(agent)), argument)
-        except SpaceError as error:
-            rule = f"must be an agent for {environment_id(env)}"
-            raise SpaceError(argument, rule, Path(agent).name, f"{error.argument} {error.rule}") from error
-    if not callable(getattr(agent, "predict", None)):
+    path = str(Path(agent)) if isinstance(agent, str | Path | GivenAgent) else None
+    name = type(agent).__name__ if path is None else Path(path).name
+    if path is None and not callable(getattr(agent, "predict", None)):
         raise InputError(argument, "must have Stable-Baselines3's `predict`, or be the file of an agent", agent)
-    for what, space in zip(("observation", "action"), made, strict=True):
-        own = getattr(agent, f"{what}_space", None)
-        if isinstance(own, Space) and _outline(own) != _outline(space):
-            rule = f"must have the {what} space of {environment_id(env)}, {space}"
-            raise SpaceError(argument, rule, bare(str(own)), "compare agents of one environment")
-    return Subject(agent, type(agent).__name__, None, argument)
+    try:
+        policy, notes = opened_agent(agent.opened(env) if isinstance(agent, GivenAgent) else agent, env)
+    except SpaceError as error:
+        rule = f"must be an agent for {environment_id(env)}"
+        way_out = f"{error.argument} {error.rule}; {error.way_out}"
+        raise SpaceError(argument, rule, bare(name) if path is None else name, way_out) from error
+    return Subject(policy, name, path, argument, notes)
 
 
 def environment_for(agent: Any, env: EnvironmentLike | None) -> EnvironmentLike:
@@ -137,12 +132,3 @@ def logged(source: EpisodeSource, policy: Predictor, env: EnvironmentLike, plan:
 
 def _broken(text: str) -> InputError:
     return InputError("env", "must play every episode to its end", bare(text), "mend the environment")
-
-
-def _outline(space: Space[Any]) -> Any:
-    """What must agree; images may have their channels in front or behind."""
-    if isinstance(space, spaces.Dict):
-        return {key: _outline(part) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    return type(space).__name__, sorted(space.shape or ())

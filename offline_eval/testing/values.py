@@ -13,7 +13,8 @@ from offline_eval.diagnostics.kendall import window_kendall_tau
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
-from offline_eval.policies import critic_of, load_sb3
+from offline_eval.policies import critic_of
+from offline_eval.policies import opened as opened_agent
 from offline_eval.stats.decisions import Question
 from offline_eval.stats.sequential import ratio_interval
 from offline_eval.studies.driving import MeanAction, soft_draws
@@ -164,7 +165,7 @@ class _Labels:
         self.word = ""
         if isinstance(critic, str | Path):
             self.word = f" --critic {shlex.quote(str(critic))}"
-            critic = load_sb3(critic, env)
+        critic, _ = opened_agent(critic, env, argument="critic")
         self.policy, self.env, self.source = subject.policy, env, source or current().source
         self.critic: Critic = critic_of(subject.policy if critic is None else critic)
 
