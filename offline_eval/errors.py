@@ -34,11 +34,19 @@ def _escaped(letter: str) -> str:
     return letter if unicodedata.category(letter) == "Zs" else letter.encode("unicode_escape").decode()
 
 
+def _shown(text: str, apart: str) -> str:
+    return apart.join(map(printable, text.split(apart))) if apart else printable(text)
+
+
 class OfflineEvalError(Exception):
-    """Base of every error that this package raises on purpose; its message is one line that a terminal can show."""
+    """Base of every error that this package raises on purpose; its message is what a terminal can show.
+
+    It is one line, or the table of an assertion that does not hold.
+    """
 
     def __init__(self, *words: object) -> None:
-        super().__init__(*(printable(word) if isinstance(word, str) else word for word in words))
+        apart = "\n" if isinstance(self, AssertionError) else ""
+        super().__init__(*(_shown(word, apart) if isinstance(word, str) else word for word in words))
 
 
 class InputError(OfflineEvalError, ValueError):

@@ -17,7 +17,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, bare
 
 _LARGEST = 2**31 - 1
 _MOST = {"episodes": 1_000_000, "selection_episodes": 1_000_000, "n_envs": 4096, "seeds": 10_000}
@@ -150,7 +150,8 @@ def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         value = getattr(arguments, action.dest, None)
         if value is None or value == action.default:
             continue
-        for word in value if isinstance(value, list) else [value]:
+        is_list = action.nargs is not None or isinstance(action, argparse._AppendAction)
+        for word in value if is_list else [value]:
             _check(action, word)
 
 
@@ -170,9 +171,11 @@ def name_of(action: argparse.Action) -> str:
 
 def _check(action: argparse.Action, word: Any) -> None:
     argument = name_of(action)
+    if isinstance(word, list):  # argparse makes one of `--env=--`
+        raise InputError(argument, "must be a word", bare("--"))
     if isinstance(word, str):
         kind = action.type if isinstance(action.type, Word) else Word()
-        if any(ord(letter) < 32 or ord(letter) == 127 for letter in word) and "\0" in word:
+        if "\0" in word:
             raise InputError(argument, "must not hold a NUL", word)
         kind.check(argument, word)
     elif isinstance(word, float) and not isfinite(word):
