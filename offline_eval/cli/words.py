@@ -150,7 +150,7 @@ def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         value = getattr(arguments, action.dest, None)
         if value is None or value == action.default:
             continue
-        is_list = action.nargs is not None or isinstance(action, argparse._AppendAction)
+        is_list = action.nargs in ("+", "*") or isinstance(action, argparse._AppendAction)
         for word in value if is_list else [value]:
             _check(action, word)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from offline_eval.datasets.description import Description, Spread
 from offline_eval.datasets.faults import Finding
+from offline_eval.errors import printable
 from offline_eval.report.tables import columns, number
 
 
@@ -33,7 +34,7 @@ def description_table(description: Description) -> str:
         rows.append(("actions", ", ".join(f"{share:.0%}" for share in description.action_shares)))
     rows.append(("size", f"{description.num_bytes / 1e6:,.1f} MB{', memory-mapped' * description.memory_mapped}"))
     rows.append(("fingerprint", description.fingerprint[:16]))
-    return "\n".join([*columns(rows, "<<"), *(f"note: {note}" for note in description.notes)])
+    return "\n".join([*columns(rows, "<<"), *(f"note: {printable(note)}" for note in description.notes)])
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
@@ -42,7 +43,8 @@ def findings_table(findings: Sequence[Finding]) -> str:
         return "no findings"
     lines = []
     for finding in sorted(findings, key=lambda found: found.severity):
-        lines += [f"{finding.severity}: {finding.code}", f"  where: {finding.where}", f"  fix:   {finding.fix}"]
+        words = f"{finding.severity}: {finding.code}", f"  where: {finding.where}", f"  fix:   {finding.fix}"
+        lines += map(printable, words)
     return "\n".join(lines)
 
 
