@@ -100,9 +100,10 @@ def paired(agent: Draw, baseline: Draw, shared: float = 0.0) -> Draw:
     return columns
 
 
-def three(draw: Draw) -> Draw:
-    """Steered, random and plain, all alike."""
-    return lambda generator, shape: np.stack([draw(generator, shape) for _ in range(3)], axis=-1)
+def all_alike(draw: Draw) -> Draw:
+    """Steered, plain and the controls, all alike."""
+    columns = 2 + len(questions.STEERING_CONTROLS)
+    return lambda generator, shape: np.stack([draw(generator, shape) for _ in range(columns)], axis=-1)
 
 
 def biased(draw: Draw) -> Draw:
@@ -162,9 +163,9 @@ def cells(alpha: float) -> list[Cell]:
             not_worse(None, 0.2, None, alpha),
             paired(times(-1.2, lognormal), times(-1.0, lognormal)),
         ),
-        Cell("steering_helps", "falls 15 %, bounds", helps(0.0, FALLS_BOUNDS, alpha), three(falls)),
-        Cell("steering_helps", "falls 15 %", helps(0.0, None, alpha), three(falls)),
-        Cell("steering_helps", "lognormal", helps(0.0, None, alpha), three(lognormal)),
+        Cell("steering_helps", "falls 15 %, bounds", helps(0.0, FALLS_BOUNDS, alpha), all_alike(falls)),
+        Cell("steering_helps", "falls 15 %", helps(0.0, None, alpha), all_alike(falls)),
+        Cell("steering_helps", "lognormal", helps(0.0, None, alpha), all_alike(lognormal)),
         Cell("kendall_tau", "tau symmetric around .5", questions.kendall_tau(0.5, alpha), single(even)),
         Cell("kendall_tau", "tau near .9, .15 of them .4", questions.kendall_tau(0.8675, alpha), single(ragged)),
         Cell("q_bias", "truth within bounds", questions.q_bias(0.2, alpha), biased(beta)),

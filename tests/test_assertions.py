@@ -185,12 +185,20 @@ def test_an_agent_that_never_fails_needs_bounds_to_be_believed():
 
 def test_steering_must_beat_the_random_direction_and_the_plain_policy():
     env, start = limited(steps=20), Linear(0.0 * GAIN)
-    helped = assert_steering_helps(start, OPEX(critic(), 0.3), env=env, plan=117)
+    helped = assert_steering_helps(start, OPEX(critic(), 0.3), env=env, plan=135)
     gains = [row.value for row in helped.rows]
     assert min(gains) > 0.0
-    assert [row.label.split(" over ")[1] for row in helped.rows] == ["the random direction", "the plain policy"]
+    others = [row.label.split(" over ")[1] for row in helped.rows]
+    assert others == ["the plain policy", "the random direction", "times 1.1", "times 1.2", "placebo 1e-06"]
     with pytest.raises(Violated, match="the random direction"):
-        assert_steering_helps(start, OPEX(critic(lambda q: -q), 0.3), env=env, plan=117)
+        assert_steering_helps(start, OPEX(critic(lambda q: -q), 0.3), env=env, plan=135)
+
+
+def test_steering_that_a_longer_action_matches_does_not_help():
+    # The gain is 1 / 1.2 of the best one: a step up the critic gains, and 1.2 times the action gains as much or more.
+    env, shy = limited(steps=20), Linear(GAIN / 1.2)
+    with pytest.raises((Violated, Undecided), match=r"over times 1\.2"):
+        assert_steering_helps(shy, OPEX(critic(), 0.02), env=env, plan=135)
 
 
 def test_a_perfect_critic_ranks_and_a_reversed_one_does_not():

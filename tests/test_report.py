@@ -190,8 +190,8 @@ PLAIN = [float(i) for i in range(20)]
 @pytest.mark.parametrize(
     ("opex", "control", "verdict"),
     [
-        (5.0, 1.0, "OPEX: helps, and more than its control"),
-        (5.0, 5.0, "OPEX: gains, but no more than its control: the critic has not earned it"),
+        (5.0, 1.0, "OPEX: helps, and more than its best control, random"),
+        (5.0, 5.0, "OPEX: gains, but no more than its best control, random: the critic has not earned it"),
         (-5.0, 1.0, "OPEX: harms"),
     ],
 )
@@ -216,7 +216,7 @@ def test_compared_agents_read_as_a_sentence():
 
     better = [p + 3.0 + 0.1 * (-1) ** i for i, p in enumerate(PLAIN)]
     rows = [row("a.zip", PLAIN, None), row("b.zip", better, paired_difference(better, PLAIN).to_json())]
-    assert "b.zip returns 3.00 more than a.zip (+3.00 [2.95, 3.05])." in text_of(
+    assert "b.zip returns 3.00 more than a.zip (+3.00 [2.95, 3.05]~)." in text_of(
         RunResult("run", {"env": "Here-v0", "rows": rows})
     )
 

@@ -251,8 +251,8 @@ def test_summary_of_a_hundred_returns_is_quick():
 
 
 def test_paired_difference_worked_out_by_hand():
-    result = paired_difference([3.0, 5.0, 2.0, 7.0, math.nan, 4.0], [1.0, 5.0, 4.0, 3.0, 9.0, math.nan])
-    assert (result.n, result.failed) == (4, 2)
+    result = paired_difference([3.0, 5.0, 2.0, 7.0], [1.0, 5.0, 4.0, 3.0])
+    assert (result.n, result.failed) == (4, 0)
     assert result.mean_difference == 1.0  # 2, 0, -2, 4
     assert (result.wins, result.ties, result.losses) == (2, 1, 1)
     assert result.sign_test_p_value == 1.0  # two against one is as even as three can be
@@ -286,6 +286,24 @@ def test_required_n_of_no_difference_is_unknown():
     assert (same.ci95.low, same.ci95.high, same.ci95.honest) == (0.0, 0.0, False)
     assert paired_difference([1.0, -1.0, 1e-300], [0.0, 0.0, 0.0]).required_n is None  # beyond any count
     assert paired_difference([2.0], [1.0]).required_n is None  # one pair has no spread
+
+
+def test_no_comparison_improves_through_a_failure():
+    # Where A fails it would have lost: dropping those pairs would show a gain.
+    a, b = np.array([5.0] * 15 + [-50.0] * 5) + np.arange(20), np.arange(20.0)
+    a[15:] = np.nan
+    difference = paired_difference(a, b)
+    assert (difference.n, difference.failed, difference.mean_difference) == (15, 5, 5.0)
+    assert (difference.ci95.low, difference.ci95.high) == (-math.inf, math.inf)
+    assert "5 of 20 pairs failed" in difference.ci95.caveat
+    assert math.isnan(difference.sign_test_p_value)
+    assert difference.required_n is None
+    seeds = compare_seeds([a, a + 1.0, b], [b, b + 1.0, b])
+    assert (seeds.failed, seeds.ci95.low, seeds.ci95.high) == (10, -math.inf, math.inf)
+    summary = summarize(np.append(np.arange(40.0), np.nan))
+    assert not summary.ci95.honest
+    assert not summary.iqm_ci95.honest
+    assert "1 episodes failed" in summary.ci95.caveat
 
 
 def test_pairs_that_all_failed_are_counted():

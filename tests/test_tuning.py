@@ -67,7 +67,9 @@ def test_the_threshold_is_students():
 def test_t_by_hand():
     # Differences 1, 2, 3: mean 2, deviation 1, standard error 1 / sqrt(3).
     assert t_statistic(np.array([1.0, 2.0, 3.0]), np.zeros(3)) == pytest.approx(2 * np.sqrt(3))
-    assert t_statistic(np.array([1.0, np.nan, 3.0]), np.zeros(3)) == pytest.approx(2.0)
+    # A failure is worse than anything; where only the other failed, nothing is known.
+    assert t_statistic(np.array([1.0, np.nan, 3.0]), np.zeros(3)) == -np.inf
+    assert t_statistic(np.array([1.0, 2.0, 3.0]), np.array([0.0, np.nan, 0.0])) == 0.0
     assert t_statistic(np.ones(3), np.zeros(3)) == np.inf
     assert t_statistic(np.zeros(3), np.ones(3)) == -np.inf
     assert t_statistic(np.ones(3), np.ones(3)) == 0.0
@@ -83,7 +85,7 @@ def test_the_best_must_clear_the_gate_and_the_best_control():
     assert cleared.winner == cleared.best == "b"
     assert cleared.best_control == "d"
     assert cleared.t == pytest.approx(5 / (np.sqrt(4 / 3) / 2))
-    noisy = choose(plain, {"a": returns(4.0), "b": returns(5.0, spread=9.0)}, {"c": returns(1.0)})
+    noisy = choose(plain, {"a": returns(4.0, spread=9.0), "b": returns(5.0, spread=9.0)}, {"c": returns(1.0)})
     assert noisy.best == "b"
     assert not noisy.clears_gate
     assert noisy.winner is None

@@ -26,7 +26,7 @@ from offline_eval.wrappers.rules import CriticRule, SteeringRule, required
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
 
-__all__ = ["MultiplyAction", "Placebo", "RandomDirection", "UniformAction"]
+__all__ = ["MultiplyAction", "Placebo", "RandomDirection", "UniformAction", "trivial_rules"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +154,12 @@ class UniformAction(SteeringRule):
     def __call__(self, observations: TensorObservations, actions: Tensor, noise: Tensor | None) -> Steered:
         """Scaled actions (batch, action_dim) from noise of their shape."""
         return Steered(2.0 * th.special.ndtr(required(noise)) - 1.0, {})
+
+
+def trivial_rules() -> dict[str, SteeringRule]:
+    """What every steered variant is held against, beside a random direction of its own length."""
+    factors = (1.1, 1.2)
+    return {**{f"times {factor:g}": MultiplyAction(factor) for factor in factors}, "placebo 1e-06": Placebo(1e-6)}
 
 
 def _reach(start: Tensor, direction: Tensor, length: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

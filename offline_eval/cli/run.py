@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from offline_eval.episodes import Episode, EpisodePlan, Evaluation
     from offline_eval.run_folder import RunFolder
     from offline_eval.stats import PairedDifference, SeedComparison
+    from offline_eval.studies.steering import SteeringRow
 
 
 class Run:
@@ -112,6 +113,23 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 def difference_json(difference: PairedDifference | SeedComparison | None) -> dict[str, Any] | None:
     """A difference as plain data."""
     return None if difference is None else difference.to_json()
+
+
+def steering_row_json(row: SteeringRow) -> dict[str, Any]:
+    """A row of `steer` as plain data."""
+    return {
+        "rule": row.variant.name,
+        "step_size": row.variant.step_size,
+        "learning_rate": row.variant.learning_rate,
+        "recipe": row.evaluation.recipe,
+        "control": row.variant.control,
+        **evaluation_json(row.evaluation),
+        "steering": row.evaluation.steering,
+        "paired": difference_json(row.paired),
+        "best_control": row.best_control,
+        "against_control": difference_json(row.against_control),
+        "verdict": None if row.credit is None else str(row.credit),
+    }
 
 
 def described(dataset: Dataset) -> str:

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     from pathlib import Path
 
-    from offline_eval.cli.run import Run, difference_json, evaluation_json
+    from offline_eval.cli.run import Run, steering_row_json
     from offline_eval.cli.traps import announce
     from offline_eval.environments import environment_id
     from offline_eval.policies import actor_of, critic_of, load_sb3, weights_hash
@@ -159,20 +159,7 @@ def run(arguments: argparse.Namespace) -> None:
         result = {
             "env": environment_id(arguments.env),
             "traps": traps,
-            "rows": [
-                {
-                    "rule": row.variant.name,
-                    "step_size": row.variant.step_size,
-                    "learning_rate": row.variant.learning_rate,
-                    "recipe": row.evaluation.recipe,
-                    "control": row.variant.control,
-                    **evaluation_json(row.evaluation),
-                    "steering": row.evaluation.steering,
-                    "paired": difference_json(row.paired),
-                    "against_control": difference_json(row.against_control),
-                }
-                for row in rows
-            ],
+            "rows": [steering_row_json(row) for row in rows],
         }
         current.finish({row.variant.name: row.evaluation for row in rows}, result)
     if arguments.out:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from offline_eval.batching import WIDTH
 from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json, print_text
-from offline_eval.cli.run import Run, difference_json, evaluation_json
+from offline_eval.cli.run import Run, steering_row_json
 from offline_eval.cli.traps import announce
 from offline_eval.environments import environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation
@@ -17,6 +17,7 @@ from offline_eval.policies import critic_of, load_sb3, weights_hash
 from offline_eval.provenance import recipe
 from offline_eval.report.tuning_table import tuning_table
 from offline_eval.run_folder import plan_to_json
+from offline_eval.studies.steering import SteeringRow
 from offline_eval.studies.tuning import Tuning, trainable, trivial_controls, tune_steering, tuning_candidates
 
 if TYPE_CHECKING:
@@ -97,20 +98,5 @@ def _evaluations(tuning: Tuning) -> Iterator[tuple[str, Evaluation]]:
 
 def _rows(tuning: Tuning) -> list[dict[str, Any]]:
     """The winner's rows on fresh seeds as `steer` has them; the trial's where nothing won."""
-    shown = [(row.variant, row.evaluation, row.paired, row.against_control) for row in tuning.confirmation]
-    if not shown:
-        shown = [(row.variant, row.evaluation, row.paired, None) for row in tuning.trial]
-    return [
-        {
-            "rule": variant.name,
-            "step_size": variant.step_size,
-            "learning_rate": variant.learning_rate,
-            "recipe": evaluation.recipe,
-            "control": variant.control,
-            **evaluation_json(evaluation),
-            "steering": evaluation.steering,
-            "paired": difference_json(paired),
-            "against_control": difference_json(against),
-        }
-        for variant, evaluation, paired, against in shown
-    ]
+    rows = tuning.confirmation or [SteeringRow(row.variant, row.evaluation, row.paired, None) for row in tuning.trial]
+    return [steering_row_json(row) for row in rows]

@@ -10,8 +10,9 @@ from offline_eval.report.content import Chapter, Figure, KeyNumber, Section, lis
 from offline_eval.report.figures import Row, point, row_figure, strip
 from offline_eval.report.reading import Reading, summary_reading
 from offline_eval.report.runs import RunResult
-from offline_eval.report.tables import number, steering_verdict
+from offline_eval.report.tables import number
 from offline_eval.stats import wilson_interval
+from offline_eval.studies.credit import Credit
 
 _MOST_IN_WORDS = 3
 
@@ -35,8 +36,11 @@ def steering_chapter(run: RunResult) -> Chapter:
     rows = run.result["rows"]
     plain = next(row for row in rows if row["paired"] is None)
     agent = run.agents[0]
-    controls = {row["control"] for row in rows} - {None}
-    roles = ["main" if row["control"] else "control" if row["rule"] in controls else "plain" for row in rows]
+    controls = {row.get(key) for row in rows for key in ("control", "best_control")} - {None}
+    roles = [
+        "main" if row["control"] or row.get("verdict") else "control" if row["rule"] in controls else "plain"
+        for row in rows
+    ]
     forest = [
         Row(
             row["rule"],
@@ -49,7 +53,7 @@ def steering_chapter(run: RunResult) -> Chapter:
     ]
     against = [
         Row(
-            f"{row['rule']} minus {row['control']}",
+            f"{row['rule']} minus {_control_of(row)}",
             Reading.of(row["against_control"], "mean_difference"),
             aside=difference_text(row["against_control"]),
         )
@@ -66,20 +70,23 @@ def steering_chapter(run: RunResult) -> Chapter:
     if against:
         drawing = row_figure(
             against,
-            "Steering minus its control",
-            "return minus the control's, same episodes",
+            "Steering minus its best control",
+            "return minus the best control's, same episodes",
             reference=0.0,
             signed=True,
         )
         words = f"{_highest(against)} {'; '.join(verdicts)}"
-        caption = "A gain is the critic's own only where this interval lies right of 0."
-        figures.append(Figure("Steering minus its own control", drawing, sentence(words), caption))
+        caption = (
+            "A gain is the critic's own only where this interval lies right of 0. The best control is that with the "
+            "highest mean of those played, chosen afterwards in its favour."
+        )
+        figures.append(Figure("Steering minus its best control", drawing, sentence(words), caption))
     numbers = [KeyNumber(f"return, {plain['rule']}", baseline, f"{plain['summary']['n']} episodes")]
     for row in rows:
-        if row["control"] or (not controls and row["paired"]):
+        if row["control"] or row.get("verdict") or (not controls and row["paired"]):
             numbers.append(_paired_number(row["rule"], plain["rule"], row["paired"]))
         if row["against_control"]:
-            numbers.append(_paired_number(row["rule"], row["control"], row["against_control"]))
+            numbers.append(_paired_number(row["rule"], _control_of(row), row["against_control"]))
     notes = dict.fromkeys(note for row in rows for note in (*row.get("notes", ()), *failures(row["episodes"])))
     return Chapter(
         f"{agent} on {run.env}, steered" if verdicts else f"{agent} on {run.env}",
@@ -227,10 +234,18 @@ def _steering_verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each verdict with the rules that it holds for."""
     names: dict[str, list[str]] = {}
     for row in rows:
-        plain, control = (Reading.of(row[key], "mean_difference").interval for key in ("paired", "against_control"))
-        if plain is not None and control is not None:
-            names.setdefault(steering_verdict(plain, control), []).append(row["rule"])
+        verdict = row.get("verdict")
+        if not verdict and row["paired"] and row["against_control"]:  # a run of an earlier version
+            plain, control = (Reading.of(row[key], "mean_difference").interval for key in ("paired", "against_control"))
+            verdict = None if plain is None else str(Credit(plain, control, _control_of(row)))
+        if verdict:
+            names.setdefault(verdict, []).append(row["rule"])
     return [f"{listed(rules)}: {verdict}" for verdict, rules in names.items()]
+
+
+def _control_of(row: Mapping[str, Any]) -> str:
+    """What a steered row is held against: the best control, or the one control that earlier versions took."""
+    return str(row.get("best_control") or row["control"])
 
 
 def _steering_finding(run: RunResult, rows: Sequence[Mapping[str, Any]], verdicts: Sequence[str]) -> str:

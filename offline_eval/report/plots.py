@@ -39,7 +39,7 @@ def draw_steering(rows: Sequence[SteeringRow], path: str | Path, title: str) -> 
     """
     plt = _pyplot()
     shown = [row for row in rows if row.paired is not None]
-    steered = {row.variant.name for row in shown if row.variant.control is not None}
+    steered = {row.variant.name for row in shown if row.credit is not None}
     plain = next(row for row in rows if row.paired is None).evaluation.summary
     figure, axis = plt.subplots(figsize=(8, 1.6 + 0.42 * len(shown)), layout="constrained")
     for place, row in enumerate(reversed(shown)):

@@ -136,7 +136,9 @@ def _unfinished(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
             "episodes": [episode.to_json() for episode in episodes],
             "summary": summarize([episode.episode_return for episode in episodes]).to_json(),
             "paired": None if name == first else _paired(episodes, base),
+            "best_control": None,
             "against_control": None,
+            "verdict": None,
         }
         for name, episodes in variants.items()
     ]

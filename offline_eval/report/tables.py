@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite, isnan
+from textwrap import wrap
 
 from offline_eval.episodes import Evaluation
 from offline_eval.errors import printable
@@ -79,7 +80,7 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
     """What steering did, beside its controls."""
     plain = next(row for row in rows if row.paired is None)
     controls = {row.variant.control for row in rows} - {None}
-    cells = [("rule", "mean", "minus plain", "wins", "minus its control")]
+    cells = [("rule", "mean", "minus plain", "wins", "minus best control")]
     for row in rows:
         name = f"  {row.variant.name}" if row.variant.name in controls else row.variant.name
         wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n}"
@@ -87,8 +88,11 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
         cells.append((name, mean, difference(row.paired), wins, difference(row.against_control)))
     heading = f"{agent} on {plain.evaluation.env}: {plan_words(plain.evaluation)}"
     lines = [heading, "differences in return with 95 % intervals", "", *columns(cells, "<>>>>"), ""]
-    steered = [row for row in rows if row.against_control is not None]
-    lines += [_verdict(row) for row in steered]
+    steered = [row for row in rows if row.credit is not None]
+    for row in steered:
+        lines += wrap(f"{row.variant.name}: {row.credit}", 80, subsequent_indent="  ")
+    if any(row.best_control is not None for row in steered):
+        lines.append("best control: the highest mean of those played, chosen afterwards in its favour")
     lines += _what_was_done(steered)
     lines += _saturated(steered)
     intervals = [paired.ci95 for row in rows for paired in (row.paired, row.against_control) if paired is not None]
@@ -111,23 +115,6 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
     intervals = [row.summary.ci95 for row in rows] + [row.difference.ci95 for row in rows if row.difference]
     noted = dict.fromkeys(f"{row.name}: {note}" for row in rows for run in row.evaluations for note in run.notes)
     return "\n".join([*lines, *footnotes(intervals, list(noted))])
-
-
-def steering_verdict(against_plain: Interval, against_control: Interval) -> str:
-    """What may be said of a steered row: its gain is its own only where it beats its control."""
-    if against_plain.high < 0:
-        return "harms"
-    if against_plain.low <= 0:
-        return "no difference to the plain policy can be told"
-    if against_control.low > 0:
-        return "helps, and more than its control"
-    return "gains, but no more than its control: the critic has not earned it"
-
-
-def _verdict(row: SteeringRow) -> str:
-    if row.paired is None or row.against_control is None:
-        raise ValueError("only a row with a control has a verdict")
-    return f"{row.variant.name}: {steering_verdict(row.paired.ci95, row.against_control.ci95)}"
 
 
 def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:

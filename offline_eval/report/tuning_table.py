@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from offline_eval.report.tables import columns, difference, footnotes, number, plan_words, steering_table
 from offline_eval.studies.tuning import TrialRow, Tuning
 
@@ -40,12 +42,15 @@ def tuning_verdict(tuning: Tuning) -> list[str]:
         return ["no gain: the environment failed under every candidate"]
     led = f"the best, {choice.best}, has {number(best.paired.mean_difference, signed=True)} (t = {choice.t:.2f})"
     if not choice.clears_gate:
-        return [f"no gain: {led}, and a winner needs t > {choice.threshold:.2f}"]
+        return [f"no gain: {led}, and a winner needs t > {choice.threshold:.2f}", *_alone(tuning)]
     if not choice.beats_control:
         return [
             f"no gain: {led}, but {choice.best_control} needs no critic and does as well:",
             f"the lead over it has t = {choice.control_t:.2f} and needs more than {choice.control_threshold:g}",
+            *_alone(tuning),
         ]
+    if max(tuning.trial, key=_candidate_mean).variant.name != choice.best:
+        led = led.replace("the best, ", "the best that passes, ")
     lines = [f"winner: {led}, more than {choice.threshold:.2f}"]
     if choice.against_control is not None:
         lead = number(choice.against_control.mean_difference, signed=True)
@@ -53,8 +58,25 @@ def tuning_verdict(tuning: Tuning) -> list[str]:
     confirmed = tuning.confirmed
     if confirmed is not None:
         words = "confirmed" if tuning.holds else "NOT confirmed"
-        lines.append(f"{words} on fresh seeds: {difference(confirmed.paired)}")
+        lines.append(f"{words} on fresh seeds: {difference(confirmed.paired)}; {confirmed.credit}")
     return lines
+
+
+def _alone(tuning: Tuning) -> list[str]:
+    """Why the trial says "no gain" where `steer` may say of a candidate alone that it helps."""
+    choice = tuning.choice
+    rows = [row for row in tuning.trial if row.variant.name in choice.alone]
+    if not rows:
+        return []
+    names = ", ".join(f"{row.variant.name} (t = {row.t:.2f})" for row in rows)
+    return [
+        f"{names} would have won as the only candidate; picked from {choice.num_candidates} after the fact",
+        "it needs a larger t. `steer` it alone, on seeds that chose nothing, to see whether it helps.",
+    ]
+
+
+def _candidate_mean(row: TrialRow) -> float:
+    return -inf if row.control or row.paired is None else row.evaluation.summary.mean
 
 
 def _cells(row: TrialRow, tuning: Tuning) -> tuple[str, str, str, str, str]:

@@ -16,6 +16,7 @@ from offline_eval.stats.samples import finite_or_none, returns_of
 from offline_eval.types import FloatArray
 
 POWER = 0.8
+UNKNOWN = "what they would have paid is unknown"
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class PairedDifference:
 
     Attributes:
         n: pairs that count.
-        failed: pairs left out because either return is NaN.
-        mean_difference: mean of a - b; positive where A is better.
-        ci95: its interval.
+        failed: pairs in which either return is NaN.
+        mean_difference: mean of a - b over the other pairs; positive where A is better.
+        ci95: its interval; infinite where a pair failed, since nobody knows what it would have paid: a variant that
+            fails where it is bad must not look better for it.
         wins: pairs with a > b.
         ties: pairs with a == b, to the bit.
         losses: pairs with a < b.
@@ -86,12 +88,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
         n=n,
         failed=failed,
         mean_difference=float(differences.mean()),
-        ci95=mean_interval(differences),
+        ci95=unbounded(f"{failed} of {n + failed} pairs failed: {UNKNOWN}") if failed else mean_interval(differences),
         wins=wins,
         ties=n - wins - losses,
         losses=losses,
-        sign_test_p_value=_sign_test(wins, losses),
-        required_n=_required_n(differences),
+        sign_test_p_value=nan if failed else _sign_test(wins, losses),
+        required_n=None if failed else _required_n(differences),
     )
 
 
@@ -104,7 +106,7 @@ class SeedComparison:
         ci95: Welch's interval over the seeds' means.
         a_means: mean return of each of A's seeds.
         b_means: mean return of each of B's seeds.
-        failed: episodes left out because their return is NaN.
+        failed: episodes whose return is NaN; where there is one, the interval is infinite.
         unit: what was counted.
     """
 
@@ -137,12 +139,13 @@ def compare_seeds(a: Sequence[ArrayLike], b: Sequence[ArrayLike]) -> SeedCompari
         InputError: no seed, or a seed without a finite return.
     """
     (a_means, a_failed), (b_means, b_failed) = _seed_means("a", a), _seed_means("b", b)
+    failed = a_failed + b_failed
     return SeedComparison(
         mean_difference=float(a_means.mean() - b_means.mean()),
-        ci95=welch_interval(a_means, b_means),
+        ci95=unbounded(f"{failed} episodes failed: {UNKNOWN}") if failed else welch_interval(a_means, b_means),
         a_means=tuple(a_means.tolist()),
         b_means=tuple(b_means.tolist()),
-        failed=a_failed + b_failed,
+        failed=failed,
     )
 
 

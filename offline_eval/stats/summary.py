@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan, sqrt
 from typing import Any
 
@@ -26,8 +26,8 @@ class Summary:
         median: of the returns.
         std: sample standard deviation (n - 1); NaN with one episode.
         standard_error: of the mean, std / sqrt(n).
-        ci95: interval of the mean.
-        iqm_ci95: interval of the IQM.
+        ci95: interval of the mean, marked where episodes failed: it is that of the others.
+        iqm_ci95: interval of the IQM, likewise.
     """
 
     n: int
@@ -74,6 +74,10 @@ def summarize(returns: ArrayLike, seed: Seed = 0) -> Summary:
         median=float(np.median(sample)),
         std=std,
         standard_error=std / sqrt(n),
-        ci95=mean_interval(sample),
-        iqm_ci95=iqm_interval(sample, seed),
+        ci95=_of_the_others(mean_interval(sample), failed),
+        iqm_ci95=_of_the_others(iqm_interval(sample, seed), failed),
     )
+
+
+def _of_the_others(interval: Interval, failed: int) -> Interval:
+    return replace(interval, caveat=f"{failed} episodes failed and do not count") if failed else interval

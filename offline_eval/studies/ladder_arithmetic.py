@@ -45,8 +45,9 @@ def scaled(difference: PairedDifference, unit: float) -> Share:
 
 
 def against(rung: Rung, other: Rung) -> tuple[PairedDifference, float]:
-    """The difference of two rungs that were played on the same starts, and the p-value of its rank test."""
-    return paired_difference(rung.returns, other.returns), signed_rank_p_value(rung.returns - other.returns)
+    """The difference of two rungs on the same starts, and the p-value of its rank test: 1 where an episode failed."""
+    difference = paired_difference(rung.returns, other.returns)
+    return difference, 1.0 if difference.failed else signed_rank_p_value(rung.returns - other.returns)
 
 
 def is_gain(difference: PairedDifference, p_value: float | None, num_tried: int = 1) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.stats import PairedDifference, paired_difference
 from offline_eval.stats.dependent import difference_without_interval
+from offline_eval.studies.credit import Credit, highest, is_control, not_played
 from offline_eval.types import Adaptable, Critic, Predictor, Rule
 from offline_eval.wrappers import (
     L2,
@@ -20,11 +21,10 @@ from offline_eval.wrappers import (
     BestOfN,
     GaussianProposal,
     Min,
-    MultiplyAction,
-    Placebo,
     RandomDirection,
     TestTimeTraining,
 )
+from offline_eval.wrappers.controls import trivial_rules
 
 if TYPE_CHECKING:
     from offline_eval.wrappers.directions import Direction, Reduction
@@ -33,7 +33,7 @@ PLAIN = "plain"
 """The unsteered policy: the row of step size 0."""
 
 CONTROLS = ("random", "multiply", "placebo")
-_FACTORS = (1.1, 1.2)
+_WORDS = {"times": "multiply", "placebo": "placebo"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Variant:
         name: unique in the study.
         rule: None for the unsteered policy.
         step_size: length or coefficient of a step, None where the rule has none.
-        control: name of the variant that this one must beat before its gain is its own; None for a control.
+        control: name of the random direction that is as long as this one; None for a control, or without one.
         learning_rate: of test-time training, None for other rules.
     """
 
@@ -63,13 +63,17 @@ class SteeringRow:
         variant: what was played.
         evaluation: its episodes.
         paired: difference to the unsteered policy on the same episodes; None for the policy itself.
-        against_control: difference to the variant's own control on the same episodes, where it has one.
+        against_control: difference to the best control on the same episodes; None for a control, or without one.
+        best_control: its name: of the controls that were played, the one with the highest mean.
+        credit: whether its gain is its own; None for the plain policy and for controls.
     """
 
     variant: Variant
     evaluation: Evaluation
     paired: PairedDifference | None
     against_control: PairedDifference | None
+    best_control: str | None = None
+    credit: Credit | None = None
 
 
 def steering_variants(
@@ -126,11 +130,9 @@ def steering_variants(
         variants.append(Variant(name, steering_rule, step, control, rate_of))
         if control is not None:
             variants.append(Variant(control, RandomDirection(like=steering_rule), step))
-    if "multiply" in controls:
-        variants += [Variant(f"times {factor:g}", MultiplyAction(factor)) for factor in _FACTORS]
-    if "placebo" in controls:
-        variants.append(Variant("placebo 1e-06", Placebo(1e-6)))
-    return variants
+    return variants + [
+        Variant(name, rule) for name, rule in trivial_rules().items() if _WORDS[name.split()[0]] in controls
+    ]
 
 
 def steer(
@@ -171,19 +173,42 @@ def steer(
             on_episode=None if on_episode is None else partial(on_episode, variant.name),
             **options,
         )
+    return steering_rows(variants, evaluations)
+
+
+def steering_rows(
+    variants: Sequence[Variant], evaluations: Mapping[str, Evaluation], controls: Collection[str] = ()
+) -> list[SteeringRow]:
+    """Each variant beside the unsteered policy, and each steered one beside the best of its controls.
+
+    A variant's controls are the random direction that is as long as its own step, and whatever else needs no critic
+    and belongs to no other variant.
+
+    Args:
+        variants: what was played, the unsteered policy among them.
+        evaluations: of each by its name, on the same episodes.
+        controls: names of further variants that are controls; random directions, longer actions and placebos are.
+    """
     plain = next(variant.name for variant in variants if variant.rule is None)
-    return [_row(variant, evaluations, plain) for variant in variants]
-
-
-def _row(variant: Variant, evaluations: Mapping[str, Evaluation], plain: str) -> SteeringRow:
-    mine = evaluations[variant.name]
-    control = evaluations.get(variant.control) if variant.control is not None else None
-    return SteeringRow(
-        variant,
-        mine,
-        paired=None if variant.name == plain else _difference(mine, evaluations[plain]),
-        against_control=None if control is None else _difference(mine, control),
-    )
+    owned = {variant.control for variant in variants} - {None}
+    trivial = {v.name: v.rule for v in variants if is_control(v.rule) or v.name in owned or v.name in controls}
+    rows = []
+    for variant in variants:
+        mine = evaluations[variant.name]
+        if variant.name == plain:
+            rows.append(SteeringRow(variant, mine, None, None))
+            continue
+        paired = _difference(mine, evaluations[plain])
+        if variant.name in trivial:
+            rows.append(SteeringRow(variant, mine, paired, None))
+            continue
+        rivals = {name: rule for name, rule in trivial.items() if name not in owned or name == variant.control}
+        best = highest({name: evaluations[name].returns for name in rivals})
+        against = None if best is None else _difference(mine, evaluations[best])
+        lead = None if against is None else against.ci95
+        credit = Credit(paired.ci95, lead, best, not_played(rivals.values()))
+        rows.append(SteeringRow(variant, mine, paired, against, best, credit))
+    return rows
 
 
 def _difference(one: Evaluation, other: Evaluation) -> PairedDifference:

@@ -13,6 +13,7 @@ from offline_eval.errors import InputError
 from offline_eval.stats import PairedDifference, paired_difference
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.studies.choosing import Gate, t_statistic
+from offline_eval.studies.credit import highest
 from offline_eval.studies.steering import PLAIN
 from offline_eval.studies.steering_study import CHANCE, PairResult
 from offline_eval.types import FloatArray
@@ -38,7 +39,8 @@ class Score:
         difference: to the plain policy, episode by episode.
         t: that difference in standard errors; NaN where nothing differs.
         share: that difference as a share of (plain - chance); NaN where the agent is no better than chance.
-        harms: whether it is worse by more than 2 standard errors and by more than 1 % of (plain - chance).
+        harms: whether it is worse by more than 2 standard errors and by more than 1 % of (plain - chance), or whether
+            episodes fail under it that do not fail without.
     """
 
     pair: str
@@ -99,7 +101,8 @@ def score(result: PairResult, rule: str, gate: Gate | None = None) -> Score:
     span = agent_range(result)
     t = t_statistic(mine, plain) if np.any(mine != plain) else nan
     share = difference.mean_difference / span if span > 0 else nan
-    harms = bool(t < -HARM_ERRORS and (share < -HARM_SHARE or not span > 0))
+    failed = bool(np.isnan(mine).any() and not np.isnan(plain).any())
+    harms = failed or bool(t < -HARM_ERRORS and (share < -HARM_SHARE or not span > 0))
     return Score(str(result.pair["name"]), rule, _mean(mine), difference, t, share, harms)
 
 
@@ -110,7 +113,10 @@ def agent_range(result: PairResult) -> float:
 
 def best_control(result: PairResult) -> str:
     """The control with the highest mean on the fresh episodes: the hardest to beat, chosen in its own favour."""
-    return max((played.name for played in result.kind("control")), key=lambda name: _mean(result.fresh(name)))
+    best = highest({played.name: result.fresh(played.name) for played in result.kind("control")})
+    if best is None:
+        raise InputError("results", "must hold a control whose episodes did not all fail", str(result.pair["name"]))
+    return best
 
 
 def kept(result: PairResult, gate: Gate | None = None) -> Kept:

@@ -15,7 +15,7 @@ from offline_eval.policies import actor_of, critic_of
 from offline_eval.stats import PairedDifference, paired_difference
 from offline_eval.stats.samples import finite_or_none
 from offline_eval.studies.choosing import Choice, Gate, choose, t_statistic
-from offline_eval.studies.steering import PLAIN, SteeringRow, Variant
+from offline_eval.studies.steering import PLAIN, SteeringRow, Variant, steering_rows
 from offline_eval.types import Adaptable, Critic, Predictor, Rule
 from offline_eval.wrappers import (
     L2,
@@ -24,19 +24,15 @@ from offline_eval.wrappers import (
     GaussianProposal,
     Guarded,
     LineSearch,
-    MultiplyAction,
-    Placebo,
     RandomDirection,
     TestTimeTraining,
 )
+from offline_eval.wrappers.controls import trivial_rules
 
 SELECTION_SEED = 1000
 _STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.4, 1.0)
 _LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-_FACTORS = (1.1, 1.2)
 _RANDOM_LENGTHS = (0.1, 0.4)
-
-_PLACEBO = "placebo 1e-06"
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,10 @@ class Tuning:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the gain's interval on fresh seeds lies above 0; None without a winner."""
-        if self.confirmed is None or self.confirmed.paired is None:
+        """Whether fresh seeds say that the gain is steering's own, as `steer` would say it; None without a winner."""
+        if self.confirmed is None or self.confirmed.credit is None:
             return None
-        return bool(self.confirmed.paired.ci95.low > 0)
+        return self.confirmed.credit.is_own
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the episodes themselves are in the evaluations."""
@@ -126,6 +122,7 @@ class Tuning:
                     "mean": row.evaluation.summary.mean,
                     "returns": row.evaluation.returns.tolist(),
                     "paired": None if row.paired is None else row.paired.to_json(),
+                    "best_control": row.best_control,
                     "against_control": None if row.against_control is None else row.against_control.to_json(),
                 }
                 for row in self.confirmation
@@ -165,9 +162,8 @@ def trainable(model: Any) -> Adaptable | None:
 def trivial_controls() -> list[Variant]:
     """What needs no critic: actions times 1.1 and 1.2, random directions, a placebo."""
     return [
-        *(Variant(f"times {factor:g}", MultiplyAction(factor)) for factor in _FACTORS),
+        *(Variant(name, rule) for name, rule in trivial_rules().items()),
         *(Variant(f"random {size:g}", RandomDirection(size), size) for size in _RANDOM_LENGTHS),
-        Variant(_PLACEBO, Placebo(1e-6)),
     ]
 
 
@@ -188,9 +184,9 @@ def tune_steering(
     """Try every candidate on the selection episodes, and confirm the winner on fresh ones.
 
     All candidates and controls are played side by side in one rollout (`evaluate_rules`). The candidate with the
-    highest mean return wins if it clears the gate and beats the best trivial control; then it is played on fresh
-    seeds beside the unsteered policy, the controls, and a random direction as long as its own steps. "No gain" is an
-    answer: then nothing is played any more.
+    highest mean return wins if it clears the gate and beats the best trivial control; where it does not, the best of
+    those that clear a dearer gate does (`choose`). The winner is played on fresh seeds beside the unsteered policy, the
+    controls, and a random direction as long as its own steps. "No gain" is an answer: then nothing is played any more.
 
     Args:
         model: anything with SB3's `predict`.
@@ -240,10 +236,10 @@ def tune_steering(
     if winner is None:
         return Tuning(trial, choice, ())
     random = _random_as(winner, tried[winner.name])
-    fresh = [plain, winner, random, *(other for other in controls if not isinstance(other.rule, RandomDirection))]
-    confirmed = play("confirmation", fresh, plan)
-    rival = choice.best_control if choice.best_control in confirmed else random.name
-    return Tuning(trial, choice, tuple(_fresh_row(variant, winner.name, rival, confirmed) for variant in fresh))
+    beside = [other for other in controls if not isinstance(other.rule, RandomDirection)]
+    fresh = [plain, replace(winner, control=random.name), random, *beside]
+    rows = steering_rows(fresh, play("confirmation", fresh, plan), [other.name for other in beside])
+    return Tuning(trial, choice, tuple(rows))
 
 
 def _check(
@@ -278,13 +274,3 @@ def _trial_row(variant: Variant, control: bool, tried: Mapping[str, Evaluation])
     if variant.name == PLAIN:
         return TrialRow(variant, False, mine, None, float("nan"))
     return TrialRow(variant, control, mine, paired_difference(mine.returns, plain), t_statistic(mine.returns, plain))
-
-
-def _fresh_row(variant: Variant, winner: str, rival: str, confirmed: Mapping[str, Evaluation]) -> SteeringRow:
-    mine, is_winner = confirmed[variant.name], variant.name == winner
-    return SteeringRow(
-        replace(variant, control=rival if is_winner else None),
-        mine,
-        paired=None if variant.name == PLAIN else paired_difference(mine.returns, confirmed[PLAIN].returns),
-        against_control=paired_difference(mine.returns, confirmed[rival].returns) if is_winner else None,
-    )

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from math import inf, isfinite
 
+import numpy as np
+
 from offline_eval.errors import InputError
 from offline_eval.stats.decisions import Alternative, AtLeast, AtMost, Bounds, Claim, Question
+
+STEERING_CONTROLS = ("the random direction", "times 1.1", "times 1.2", "placebo 1e-06")
+"""What steering must beat, beside the plain policy: the controls of `steer`, in the order of the columns."""
 
 
 def return_at_least(threshold: float, bounds: Bounds | None, alpha: float) -> Question:
@@ -42,14 +47,19 @@ def not_worse(margin: float | None, relative_margin: float | None, bounds: Bound
 
 
 def steering_helps(margin: float, bounds: Bounds | None, alpha: float) -> Question:
-    """Columns: the return steered, in a random direction, and plain, on the same seed."""
+    """Columns: the return steered, plain, and of each of `STEERING_CONTROLS`, on the same seed.
+
+    To beat each control is to beat the best of them; each of the claims is judged by itself, so that none is picked.
+    """
     if not 0.0 <= margin < inf:
         raise InputError("margin", "must be finite and >= 0", margin, "it is by how much steering must help")
-    claims = (
-        Claim("mean paired gain over the random direction", (1.0, -1.0, 0.0), AtLeast(margin)),
-        Claim("mean paired gain over the plain policy", (1.0, 0.0, -1.0), AtLeast(margin)),
+    others = ("the plain policy", *STEERING_CONTROLS)
+    weights = np.hstack([np.ones((len(others), 1)), -np.eye(len(others))])
+    claims = tuple(
+        Claim(f"mean paired gain over {other}", tuple(row.tolist()), AtLeast(margin))
+        for other, row in zip(others, weights, strict=True)
     )
-    return Question(claims, alpha, _each(bounds, 3))
+    return Question(claims, alpha, _each(bounds, 1 + len(others)))
 
 
 def kendall_tau(at_least: float, alpha: float) -> Question:

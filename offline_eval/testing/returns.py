@@ -126,14 +126,15 @@ def assert_steering_helps(
     undecided: IfUndecided = "fail",
     source: EpisodeSource | None = None,
 ) -> Outcome:
-    """Assert that steering gains at least `margin` over a random direction of the same length and over no steering.
+    """Assert that steering gains at least `margin` over no steering and over the best of the trivial controls.
 
-    Without the random direction a push that only breaks a bad habit would take the gradient's credit; without the plain
-    policy a rule that harms less than chance would pass. Episodes are paired by seed; each of the two claims gets
-    alpha / 2.
+    The controls are those of `steer`: a random direction of the same length, actions times 1.1 and 1.2, and a placebo.
+    Without them a push that only breaks a bad habit, or a longer action, would take the gradient's credit; without the
+    plain policy a rule that harms less than chance would pass. Episodes are paired by seed; to beat the best control is
+    to beat each, and each of the five claims gets alpha / 5.
 
     Assumes: pairs with different seeds are independent. With `bounds` exact (`BoundedMean` of the differences); without
-    them asymptotic, from 117 episodes on with alpha = 0.01 (`AsymptoticMean`).
+    them asymptotic, from 135 episodes on with alpha = 0.01 (`AsymptoticMean`).
 
     Args:
         agent: anything with SB3's `predict`, or the file of an SB3 agent.
@@ -141,27 +142,29 @@ def assert_steering_helps(
         env: an id or a factory; `--offline-eval-env` if left out.
         margin: in units of the return, >= 0.
         bounds: least and largest return that the environment can give.
-        plan: the episodes that each of the three may play, or their number.
+        plan: the episodes that each of the six may play, or their number.
         alpha: chance to fail although the property holds; also the chance to pass although it does not.
         undecided: "fail", "skip" (`unittest.SkipTest`) or "warn", where the plan is spent before it is decided.
         source: where episodes come from; the session's if left out.
 
     Raises:
-        Violated: steering is shown to gain less than the margin over one of the two.
+        Violated: steering is shown to gain less than the margin over one of the five.
         Undecided: neither was shown.
         InputError: an argument breaks a rule, a return leaves the bounds, or the environment broke.
     """
     place = environment_for(agent, env)
     from offline_eval.wrappers import RandomDirection
+    from offline_eval.wrappers.controls import trivial_rules
     from offline_eval.wrappers.rules import CriticRule
 
     if not isinstance(rule, CriticRule):
         raise InputError("rule", "must be an OPEX or a BestOfN", rule, "what knows no critic has no random control")
     question = questions.steering_helps(margin, bounds, alpha)
-    subject, whole, control = opened(agent, place), allowed(plan), RandomDirection(like=rule)
+    subject, whole = opened(agent, place), allowed(plan)
+    variants: list[Rule | None] = [rule, None, RandomDirection(like=rule), *trivial_rules().values()]
 
     def measure(part: EpisodePlan) -> FloatArray:
-        return _returns(source, [(subject.policy, variant) for variant in (rule, control, None)], place, part)
+        return _returns(source, [(subject.policy, variant) for variant in variants], place, part)
 
     def show(number: int) -> str:
         size = getattr(rule, "step_size", None)

@@ -172,6 +172,8 @@ class _Labels:
     def columns(self, part: EpisodePlan, of_episode: Callable[[Array, Array], list[float]]) -> FloatArray:
         """What `of_episode` makes of q and truth (num_steps,), truth NaN where there is no label; a row an episode."""
         steps = self._steps(part)
+        if not np.isfinite(steps.q).all():
+            raise InputError("critic", "must give finite values where the policy goes", float("nan"))
         truth = np.where(steps.labels.labelled, steps.labels.values, _NOTHING)
         parts = [steps.labels.episodes == number for number in range(len(part))]
         return np.array([of_episode(steps.q[inside], truth[inside]) for inside in parts])
