@@ -18,6 +18,7 @@ from offline_eval.policies.actors import ActorRule
 from offline_eval.policies.base import OfflineBase
 from offline_eval.policies.extraction import Extraction
 from offline_eval.policies.fitting import Fitting, check_dataset
+from offline_eval.policies.learnable import check_learnable
 from offline_eval.policies.learner import Part, policy_parts, value_parts
 from offline_eval.policies.online import filled_buffer, is_stub
 from offline_eval.policies.sampling import BufferRows, Sampler
@@ -191,6 +192,7 @@ class OfflineAlgorithm(OfflineBase):
             self.assumed_action_space = dataset.source.assumed_action_space
         digest = dataset.fingerprint
         dataset = dataset.for_spaces(self.observation_space, self.action_space)
+        check_learnable(dataset, any(part.name == "value" for part in parts), self.gamma)
         if self._transform is None:
             self.set_transform(self.recipe.observations.statistics(dataset), self.recipe.rewards.factor(dataset))
         Fitting(self, parts, dataset, digest, validation).run(gradient_steps, callback, progress_bar, **options)

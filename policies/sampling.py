@@ -106,7 +106,8 @@ class DatasetRows:
             rows, next_rows, observed = rows[known], next_rows[known], observed[known]
             self._numbers = np.flatnonzero(known)
         if not len(rows):
-            raise InputError("dataset", "must have transitions that can be learned from", bare(f"{dataset}"))
+            rule_broken = "must have transitions whose next action is known"
+            raise InputError("dataset", rule_broken, bare("none"), "a recipe that needs none learns from it: iql")
 
         actions = store.actions.reshape(len(store.actions), -1)
         self._rows, self._observed, self._next_rows = (_tensor(x, device) for x in (rows, observed, next_rows))

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.run import described
     from offline_eval.datasets import open_dataset
     from offline_eval.policies import load_sb3, spaces_of
-    from offline_eval.report.tables import columns, number
+    from offline_eval.report.tables import columns, footnotes, number
     from offline_eval.studies.fitted_critic import fit_critic
 
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
@@ -84,5 +84,12 @@ def run(arguments: argparse.Namespace) -> None:
         ),
     ]
     print_text(
-        "\n".join([f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}", "", *columns(rows, "<<")])
+        "\n".join(
+            [
+                f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}",
+                "",
+                *columns(rows, "<<"),
+                *footnotes([], fitted.notes),
+            ]
+        )
     )

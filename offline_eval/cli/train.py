@@ -81,23 +81,25 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.progress import Progress
     from offline_eval.cli.run import described, evaluation_json
     from offline_eval.datasets import open_dataset
+    from offline_eval.datasets.notes import notes_of
     from offline_eval.datasets.writing import replacing
     from offline_eval.episodes import evaluate
     from offline_eval.policies import load_sb3, spaces_of
+    from offline_eval.policies.learnable import training_notes
     from offline_eval.studies.training import train
     from offline_eval.studies.training_run import TrainingPlan
 
     training = TrainingPlan(_recipe(arguments.recipe, changes), arguments.gradient_steps, arguments.checkpoints, words)
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
     dataset = open_dataset(arguments.dataset, observation_space=observation_space, action_space=action_space)
-    held = None
+    learned, held = dataset, None
     if arguments.validation:
-        dataset, held = dataset.split(arguments.validation, seed=0)
+        learned, held = dataset.split(arguments.validation, seed=0)
     out = Path(arguments.out)
     with Progress(arguments.seeds * arguments.gradient_steps, arguments.recipe, unit="step") as progress:
         runs = train(
             training,
-            dataset,
+            learned,
             out,
             range(arguments.seeds),
             validation=held,
@@ -114,18 +116,20 @@ def run(arguments: argparse.Namespace) -> None:
                 evaluations[place] = evaluate(
                     model, arguments.env, plan, on_episode=lambda _: progress.advance(), **options
                 )
+    notes = [*notes_of(dataset), *training_notes(learned, training.recipe)]
     result = {
+        "notes": notes,
         "runs": [
             trained.to_json() | ({} if evaluation is None else {"evaluation": evaluation_json(evaluation)})
             for trained, evaluation in zip(runs, evaluations, strict=True)
-        ]
+        ],
     }
     with replacing(out / "result.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if arguments.json:
         print_json(result)
     else:
-        print_text(_table(runs, evaluations, out, f"{arguments.recipe} on {described(dataset)}"))
+        print_text(_table(runs, evaluations, out, f"{arguments.recipe} on {described(dataset)}", notes))
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -157,8 +161,10 @@ def _losses(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if "loss" in name)
 
 
-def _table(runs: Sequence[TrainedRun], evaluations: Sequence[Evaluation | None], out: Path, title: str) -> str:
-    from offline_eval.report.tables import columns, interval, number
+def _table(
+    runs: Sequence[TrainedRun], evaluations: Sequence[Evaluation | None], out: Path, title: str, notes: Sequence[str]
+) -> str:
+    from offline_eval.report.tables import columns, footnotes, interval, number
 
     names = list(dict.fromkeys(name for run in runs for name in run.final))
     rows: list[tuple[str, ...]] = [("seed", *(str(run.seed) for run in runs))]
@@ -174,7 +180,8 @@ def _table(runs: Sequence[TrainedRun], evaluations: Sequence[Evaluation | None],
         for run, e in zip(runs, evaluations, strict=True)
         if e is not None
     ]
-    return "\n".join([*lines, f"models in {out}/seed_*/model.zip"])
+    told = dict.fromkeys([*notes, *(note for evaluation in played for note in evaluation.notes)])
+    return "\n".join([*lines, f"models in {out}/seed_*/model.zip", *footnotes([], list(told))])
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.references import reference_of
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.types import Array, FloatArray
@@ -149,7 +150,7 @@ def describe(dataset: Dataset) -> Description:
         num_bytes=dataset.store.num_bytes,
         memory_mapped=dataset.store.folder is not None,
         fingerprint=dataset.fingerprint,
-        notes=source.notes,
+        notes=notes_of(dataset),
     )
 
 

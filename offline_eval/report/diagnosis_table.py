@@ -46,6 +46,8 @@ def diagnosis_table(found: Mapping[str, Any]) -> str:
     caveats = dict.fromkeys(
         share["caveat"] for share in verdict["shares"].values() if share is not None and share.get("caveat")
     )
+    notes = dict.fromkeys([*found["performance"].get("notes", ()), *manifest.get("notes", ())])
+    lines += [line for note in notes for line in _wrapped(f"note: {note}")]
     return "\n".join([*lines, *(line for words in caveats for line in _wrapped(f"{MARK} {words}"))])
 
 

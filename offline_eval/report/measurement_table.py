@@ -215,4 +215,5 @@ def track_table(found: Record) -> str:
     lines = _wrapped(f"{manifest['run']} on {manifest['env']}: mean squared errors", "")
     lines += _wrapped(f"oracle: {manifest['oracle']}", "")
     lines += ["", *columns([*cells, ("", "correlation with the return", *correlations)], "<>>>>")]
+    lines += [line for note in manifest.get("notes", ()) for line in _wrapped(f"note: {note}", "")]
     return "\n".join(lines)

@@ -127,7 +127,7 @@ def track_chapter(run: RunResult) -> Chapter:
             ),
             Section("Checkpoint by checkpoint: return and squared errors", table=_table(moments, picked)),
         ],
-        _notes(moments, picked, correlations),
+        [*found["manifest"].get("notes", ()), *_notes(moments, picked, correlations)],
     )
 
 

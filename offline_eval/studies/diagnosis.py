@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
+from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
@@ -105,6 +106,7 @@ def diagnose(
     teacher, _ = opened(oracle, env, device, "oracle")
     dataset = _opened(dataset, observation_space, action_space)
     seen = dataset if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
+    seen_notes = () if critic_dataset is None else notes_of(seen, "the critic's data")
     surroundings = Surroundings(dataset, plan, seen)  # refused here, and not after minutes
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -126,6 +128,8 @@ def diagnose(
         _adapt(climb, agent, plan)
         truth = seek_truth(climb, visited, kept, watcher)
         ladder = climb.ladder(truth)
+    told = [*measurement.manifest.get("notes", ()), *notes_of(dataset), *seen_notes]
+    measurement = replace(measurement, manifest={**measurement.manifest, "notes": list(dict.fromkeys(told))})
     verdict = verdict_of(ladder, measurement, asked or Asked())
     manifest = {
         "plan": {key: value for key, value in recipe(plan).items() if key not in ("name", "measure")},

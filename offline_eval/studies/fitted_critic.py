@@ -12,10 +12,12 @@ import numpy as np
 import torch as th
 
 from offline_eval.batching import num_rows, take
+from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import critic_of
 from offline_eval.policies.algorithm import OfflineAlgorithm
+from offline_eval.policies.learnable import training_notes
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.values import FittedQ
 from offline_eval.studies.training_run import Keeper
@@ -34,6 +36,7 @@ class FittedCritic:
         initial_value: mean Q of the agent's own action in the trajectories' first observations: what it expects of the
             agent, in units of the discounted return.
         num_starts: how many first observations there are.
+        notes: what to know of the data.
     """
 
     file: Path
@@ -42,6 +45,7 @@ class FittedCritic:
     final: Mapping[str, float]
     initial_value: float
     num_starts: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -51,6 +55,7 @@ class FittedCritic:
             "gradient_steps_per_second": self.gradient_steps_per_second,
             "final": dict(self.final),
             "initial_value": {"mean": self.initial_value, "n": self.num_starts},
+            "notes": list(self.notes),
         }
 
 
@@ -95,7 +100,8 @@ def fit_critic(
             bare(f"{type(agent).__name__}, which remembers"),
             "a recurrent policy has no Q of single observations",
         )
-    model = OfflineAlgorithm(Recipe(FittedQ(agent, deterministic), None), seed=seed, **(words or {}))
+    recipe = Recipe(FittedQ(agent, deterministic), None)
+    model = OfflineAlgorithm(recipe, seed=seed, **(words or {}))
     since = time.perf_counter()
     model.fit(dataset, gradient_steps, Keeper([], None, on_steps), log_interval=max(1, gradient_steps // 100))
     rate = gradient_steps / (time.perf_counter() - since)
@@ -106,4 +112,5 @@ def fit_critic(
         shown = th.as_tensor(observations, dtype=th.float32, device=critic.device)
         chosen = th.as_tensor(actions, dtype=th.float32, device=critic.device)
         value = float(critic.q(shown, critic.scale(chosen)).mean())
-    return FittedCritic(Path(file), model.gamma, rate, model.last_metrics, value, len(episode_start))
+    notes = (*notes_of(dataset), *training_notes(dataset, recipe))
+    return FittedCritic(Path(file), model.gamma, rate, model.last_metrics, value, len(episode_start), notes)

@@ -14,6 +14,7 @@ import numpy as np
 
 from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
+from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
@@ -103,6 +104,7 @@ def measure(
             dataset = dataset.for_spaces(observation_space, action_space)
         else:
             dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
+        subject.notes += notes_of(dataset)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "states" if states is None else Path(states)
         evaluation = subject.play(folder, done, on_episode)

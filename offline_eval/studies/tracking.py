@@ -13,6 +13,7 @@ import numpy as np
 
 from offline_eval.checks import check_kind
 from offline_eval.datasets.log import open_log
+from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.policy_error import return_correlation
@@ -185,6 +186,7 @@ def track(
         "seed": plan.seed,
         "last_weights_hash": weights_hash(model),
         "versions": versions(),
+        "notes": list(notes_of(dataset)),
     }
     return Track(tuple(rows), {name: _correlation(rows, name) for name in _SETS}, manifest)
 

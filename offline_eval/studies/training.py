@@ -22,6 +22,7 @@ from offline_eval.episodes.isolation import one_thread
 from offline_eval.errors import InputError, NonFiniteLoss, StorageError
 from offline_eval.files import FolderLock
 from offline_eval.policies.building import check_spaces
+from offline_eval.policies.learnable import check_learnable
 from offline_eval.policies.recipes import recipe_to_json
 from offline_eval.processes import num_cores, run_in_workers
 from offline_eval.provenance import recipe as as_plain_data
@@ -71,6 +72,7 @@ def train(
     if workers is not None and workers < 1:
         raise InputError("workers", "must be >= 1", workers)
     check_spaces(plan.recipe, dataset.observation_space, dataset.action_space)
+    check_learnable(dataset, plan.recipe.value is not None, plan.words.get("gamma", 0.99))
     folder = Path(folder)
     asked = {
         "recipe": recipe_to_json(plan.recipe),
