@@ -89,7 +89,7 @@ class Steps:
         return ~self.ends[rows] | (True if self.next_known is None else self.next_known[rows])
 
     def _reached(self, rows: Array) -> FloatArray:
-        following = self.observations[np.minimum(rows + 1, len(self.rewards) - 1)].copy()
+        following: FloatArray = self.observations[np.minimum(rows + 1, len(self.rewards) - 1)].copy()
         if self.next_observations is not None:
             following[self.ends[rows]] = self.next_observations[rows[self.ends[rows]]]
         return following
