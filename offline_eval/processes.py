@@ -35,8 +35,8 @@ def num_cores() -> int:
 
 def run_in_workers(
     job: Job, items: Sequence[Any], num_workers: int, on_message: Callable[[Any], None], way_out: str
-) -> None:
-    """Do a job with `num_workers` processes.
+) -> list[Any]:
+    """Do a job with `num_workers` processes; returns what each of them returned, in the order of their ends.
 
     Args:
         job: what each of them does; it is cloudpickled.
@@ -62,9 +62,9 @@ def run_in_workers(
     ]
     for worker in workers:
         worker.start()
-    running = num_workers
+    returned: list[Any] = []
     try:
-        while running:
+        while len(returned) < num_workers:
             try:
                 kind, message = results.get(timeout=_PATIENCE)
             except queue.Empty:
@@ -73,7 +73,7 @@ def run_in_workers(
             if kind == _TOLD:
                 on_message(message)
             elif kind == _DONE:
-                running -= 1
+                returned.append(message)
             else:
                 raise pickle.loads(message)  # an error of our own, raised in a worker of our own
     finally:
@@ -82,6 +82,7 @@ def run_in_workers(
         for worker in workers:
             worker.join()
         results.close()
+    return returned
 
 
 def check_guarded() -> None:
@@ -172,8 +173,7 @@ def _work(job: bytes, items: Sequence[Any], position: Any, results: Any, number:
 
     try:
         work: Job = pickle.loads(job)
-        work(next_item, tell, number)
-        results.put((_DONE, None))
+        results.put((_DONE, work(next_item, tell, number)))
     except BaseException as error:  # whatever it is, the parent raises it
         if not isinstance(error, OfflineEvalError):
             error = WorkerError(f"worker {number} raised {type(error).__name__}: {error}")

@@ -28,7 +28,10 @@ from offline_eval.provenance import versions
 _SCHEMA = 1
 _LONGEST_FAILURE = 1000  # characters of a message; a table whose fields are much longer cannot be read back
 _LONGEST_NAME = 100
-_COLUMNS = ("variant", "index", "seed", "return", "length", "terminated", "truncated", "success", "failed", "steering")
+_COLUMNS = (
+    *("variant", "index", "seed", "return", "length", "terminated", "truncated", "success", "failed", "steering"),
+    "fresh",
+)
 _ASKED = ("env", "agents", "plan", "variants", "options")
 """What must agree for a run to go on."""
 
@@ -228,6 +231,7 @@ def _line(variant: str, episode: Episode) -> str:
             "" if episode.success is None else int(episode.success),
             (episode.failed or "")[:_LONGEST_FAILURE],
             json.dumps(dict(episode.steering)) if episode.steering else "",
+            int(episode.fresh),
         ]
     )
     return buffer.getvalue()
@@ -244,6 +248,7 @@ def _episode(row: Mapping[str, str]) -> Episode:
         failed=row["failed"] or None,
         success=None if row["success"] == "" else row["success"] == "1",
         steering=dict(json.loads(row["steering"])) if row["steering"] else {},
+        fresh=row.get("fresh") == "1",
     )
 
 

@@ -251,7 +251,7 @@ def test_weights_are_the_same_afterwards(tiny_sac):
 def test_finished_episodes_are_not_played_again():
     first = evaluate(Zero(), lambda: Counter(3), PLAN)
     policy = Zero()
-    again = evaluate(policy, lambda: Counter(3), PLAN, done=first.episodes[:4])
+    again = evaluate(policy, lambda: Counter(3), PLAN, done=first.episodes[:4], replays=0)
     assert table(again) == table(first)
     assert {seen[0][0] for seen, _ in policy.seen if not _[0]} <= {14.0}
 

@@ -105,6 +105,9 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "summary": summary,
         "weights_hash": {"before": before, "after": after},
         "invariant": evaluation.invariant,
+        "invariance": evaluation.invariance.to_json(),
+        "n_envs": evaluation.n_envs,
+        "workers": evaluation.workers,
         "notes": list(evaluation.notes),
         **({} if evaluation.curve is None else {"curve": [finite_or_none(value) for value in evaluation.curve]}),
     }

@@ -99,8 +99,9 @@ class Acting:
             totals[seat] = 0.0
         self.see(seat, observation)
 
-    def see(self, seat: int, observation: Any) -> None:
-        """What this seat's environment shows now; raises as `begin` does."""
+    def see(self, seat: int, observation: Any, anew: bool = False) -> None:
+        """What this seat's environment shows now, `anew` after a reset; raises as `begin` does."""
+        self._starts[seat] |= anew
         if isinstance(self._observations, dict):
             for key, rows in self._observations.items():
                 _put(rows, seat, observation[key])

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offline_eval.batching import WIDTH
 from offline_eval.configured import ConfiguredEnvironment
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id, registered_spec
+from offline_eval.episodes.checking import CheckedRollout
+from offline_eval.episodes.parallelism import AUTO, check, choose
 from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
-from offline_eval.episodes.records import Episode, Evaluation
-from offline_eval.episodes.rollout import in_order
-from offline_eval.episodes.workers import play_in_workers
+from offline_eval.episodes.records import NOT_CHECKED, Episode, Evaluation, Invariance
+from offline_eval.episodes.schedule import Schedule
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import Normalized, find_vecnormalize, opened, weights_hash
 from offline_eval.policies.finite import check_finite
-from offline_eval.processes import num_cores
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.remembering import forgets
 
-if TYPE_CHECKING:
-    pass
-
-_WORTH_A_WORKER = 40_000
-"""Environment steps from which starting another process pays."""
+REPLAYS = 3
+"""Episodes of an evaluation that are played again to check the table."""
 
 
 def evaluate(
@@ -38,33 +33,41 @@ def evaluate(
     plan: EpisodePlan | int | None = None,
     *,
     rule: Rule | None = None,
-    n_envs: int = 8,
+    n_envs: int | str = AUTO,
     workers: int | str = 1,
     device: str = "auto",
     deterministic: bool = True,
     width: int | str | None = "auto",
     step_limit: int | None = None,
+    replays: int = REPLAYS,
+    fresh: bool = False,
     log_states: str | Path | None = None,
     done: Collection[Episode] = (),
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Evaluation:
     """Play exactly the planned episodes, each seeded by its own entry.
 
-    On the CPU a deterministic policy gives the same table for any `n_envs` and `workers`, to the last bit.
+    On the CPU a deterministic policy gives the same table for any `n_envs` and `workers`, to the last bit. That is
+    checked: a few episodes are played again, where others were played before or in new environments. Where they differ,
+    every episode is played in an environment of its own, or `invariant` is False and `invariance` says why.
 
     Args:
         model: anything with SB3's `predict`, or the file of an SB3 agent.
         env: an id, a spec, a factory, or a finished environment (gymnasium Env or VectorEnv, SB3 VecEnv).
         plan: the episodes, or how many of them with seeds from 0; 20 if left out.
         rule: steers the policy's actions (`offline_eval.wrappers`).
-        n_envs: environments side by side in each process.
-        workers: processes; "auto" takes one a core where the plan is long enough to pay for their start.
+        n_envs: environments side by side in each process; "auto" takes up to as many as a padded batch has rows.
+        workers: processes; "auto" takes one a core where the plan is long enough to pay for their start, by what a
+            few steps cost.
         device: where an agent's file is loaded.
         deterministic: the policy's mean action, or draws from global generators (then the table depends on
             `n_envs`, and says so).
         width: rows of a padded batch, "auto" for the default, None for no padding.
         step_limit: cut episodes after so many steps; by default only where the environment has no limit. It may lie
             beyond the limit of an environment that is given by its id.
+        replays: episodes that are played again to check the table; 0 for none, then `invariant` is None. Their time is
+            not part of `wall_time`.
+        fresh: an environment of its own for every episode from the start, for one that is known to need it.
         log_states: folder that receives every visited state (`offline_eval.datasets`).
         done: finished episodes of an earlier, interrupted call; they are not played again.
         on_episode: told of each episode as it finishes.
@@ -84,6 +87,8 @@ def evaluate(
         deterministic=deterministic,
         width=width,
         step_limit=step_limit,
+        replays=replays,
+        fresh=fresh,
         log_states=log_states,
         done={"": done},
         on_episode=None if on_episode is None else lambda _, episode: on_episode(episode),
@@ -97,12 +102,14 @@ def evaluate_rules(
     plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
     *,
-    n_envs: int = WIDTH,
+    n_envs: int | str = AUTO,
     workers: int | str = 1,
     device: str = "auto",
     deterministic: bool = True,
     width: int | str | None = "auto",
     step_limit: int | None = None,
+    replays: int = REPLAYS,
+    fresh: bool = False,
     done: Mapping[str, Collection[Episode]] | None = None,
     on_episode: Callable[[str, Episode], None] | None = None,
 ) -> dict[str, Evaluation]:
@@ -116,12 +123,14 @@ def evaluate_rules(
         env: where to play.
         plan: the episodes of each rule.
         rules: by name; None is the unsteered policy.
-        n_envs: environments side by side in each process; as many as a padded batch has rows cost little more than one.
+        n_envs: environments side by side in each process.
         workers: processes.
         device: where an agent's file is loaded.
         deterministic: the policy's mean action, or draws.
         width: rows of a padded batch.
         step_limit: cut episodes after so many steps.
+        replays: episodes, of all rules together, that are played again to check the tables.
+        fresh: an environment of its own for every episode.
         done: finished episodes of an interrupted call, by rule.
         on_episode: told the rule's name and each episode as it finishes.
 
@@ -141,6 +150,8 @@ def evaluate_rules(
         deterministic=deterministic,
         width=width,
         step_limit=step_limit,
+        replays=replays,
+        fresh=fresh,
         log_states=None,
         done=done or {},
         on_episode=on_episode,
@@ -153,19 +164,22 @@ def _play(
     plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
     *,
-    n_envs: int,
+    n_envs: int | str,
     workers: int | str,
     device: str,
     deterministic: bool,
     width: int | str | None,
     step_limit: int | None,
+    replays: int,
+    fresh: bool,
     log_states: str | Path | None,
     done: Mapping[str, Collection[Episode]],
     on_episode: Callable[[str, Episode], None] | None,
 ) -> dict[str, Evaluation]:
     plan = EpisodePlan.seeded() if plan is None else planned(plan)
-    if n_envs < 1:
-        raise InputError("n_envs", "must be >= 1", n_envs)
+    check(n_envs, workers)
+    if replays < 0:
+        raise InputError("replays", "must be >= 0", replays)
     if step_limit is not None and step_limit < 1:
         raise InputError("step_limit", "must be >= 1", step_limit)
     if isinstance(model, type) or (not isinstance(model, str | Path) and not callable(getattr(model, "predict", None))):
@@ -186,28 +200,38 @@ def _play(
         # What is learnt goes from each episode to the next: one after the other, and all of them again on a resume.
         n_envs, workers = 1, 1
         done = {name: episodes for name, episodes in done.items() if name not in lasting}
-    num_workers = _num_workers(workers, len(plan) * len(rules), env, on_cpu)
-
     names = list(rules)
-    tables: dict[str, dict[int, Episode]] = {name: {e.index: e for e in done.get(name, ())} for name in names}
     for name in names:
-        _check_done(tables[name], plan)
-    missing = [
-        number * len(plan) + index
+        _check_done(done.get(name, ()), plan)
+    schedule = Schedule(plan, len(names), fresh=fresh or any(e.fresh for each in done.values() for e in each))
+    if schedule.fresh and environment_factory(env) is None:
+        raise InputError("fresh", "must be left out for a finished environment", True, "pass an id or a factory")
+    rows = {
+        number * len(plan) + episode.index: episode
         for number, name in enumerate(names)
-        for index in range(len(plan))
-        if index not in tables[name]
-    ]
-    num_workers = max(1, min(num_workers, len(missing)))
-
+        for episode in done.get(name, ())
+        if episode.fresh == schedule.fresh  # a run that went over to new environments does not mix both
+    }
+    unchecked = _unchecked(env, deterministic, on_cpu, width, bool(lasting), replays)
+    played_again = 0 if unchecked is not None else replays
+    policy = _policy_of(model)
+    side_by_side = choose(
+        policy,
+        env,
+        schedule.num_planned,
+        n_envs,
+        workers,
+        on_cpu=on_cpu,
+        num_replays=played_again,
+        limit=step_limit or step_limit_of(env),
+    )
     hash_before = weights_hash(model)
     share = Share(
-        policy=_policy_of(model),
+        policy=policy,
         rules=tuple(rules.values()),
         env=_lasting(env, step_limit),
-        plan=plan,
-        # No worker takes more than its share, or the first one ready would leave none to the others.
-        n_envs=max(1, min(n_envs, ceil(len(missing) / num_workers))),
+        schedule=schedule,
+        n_envs=side_by_side.n_envs,
         width=(WIDTH if on_cpu else None) if isinstance(width, str) else width,
         deterministic=deterministic,
         step_limit=step_limit,
@@ -216,26 +240,24 @@ def _play(
 
     def tell(episode: Episode) -> None:
         number, index = divmod(episode.index, len(plan))
-        episode, name = replace(episode, index=index), names[number]
-        tables[name][index] = episode
         if on_episode is not None:
-            on_episode(name, episode)
+            on_episode(names[number], replace(episode, index=index))
 
-    clock = _Clock()
-    notes: tuple[str, ...] = ()
-    if missing and num_workers > 1:
-        play_in_workers(share, missing, num_workers, tell, clock.start)
-    elif missing:
-        notes = share(in_order(missing), tell, clock.start)
-    clock.stop()
-
+    rollout = CheckedRollout(share, rows, side_by_side.workers, tell)
+    invariance = rollout.play(played_again)
+    notes = rollout.notes
+    if rollout.varies is not None:
+        unchecked, notes = Invariance(False, reason=rollout.varies), (*notes, rollout.varies)
     if not deterministic:
         notes += ("actions were drawn from global generators: the table depends on n_envs and workers",)
+    invariance = unchecked or invariance
+    if invariance.note is not None and invariance.reason not in " ".join(notes):
+        notes += (invariance.note,)
     hash_after = weights_hash(model)
-    num_steps = sum(episode.length for table in tables.values() for episode in table.values())
+    num_steps = sum(episode.length for episode in rollout.rows.values())
 
-    def table_of(name: str) -> Evaluation:
-        episodes = tuple(tables[name][index] for index in range(len(plan)))
+    def table_of(number: int, name: str) -> Evaluation:
+        episodes = tuple(replace(rollout.rows[number * len(plan) + index], index=index) for index in range(len(plan)))
         share_of_steps = sum(episode.length for episode in episodes) / num_steps if num_steps else 1 / len(names)
         return Evaluation(
             env=environment_id(env),
@@ -243,14 +265,45 @@ def _play(
             recipe=recipe(rules[name]),
             plan=plan,
             episodes=episodes,
-            wall_time=clock.seconds * share_of_steps,
+            wall_time=rollout.seconds * share_of_steps,
             weights_hash=(hash_before, hash_after),
-            invariant=deterministic and on_cpu and share.width is not None and not notes,
+            invariance=invariance,
             notes=(*setting, *notes, *_nothing_played(episodes)),
             independent=name not in lasting,
+            n_envs=side_by_side.n_envs,
+            workers=side_by_side.workers,
         )
 
-    return {name: table_of(name) for name in names}
+    return {name: table_of(number, name) for number, name in enumerate(names)}
+
+
+def _unchecked(
+    env: EnvironmentLike, deterministic: bool, on_cpu: bool, width: int | str | None, lasting: bool, replays: int
+) -> Invariance | None:
+    """What is known without playing anything again, None where it is to be checked."""
+    if not deterministic:
+        return Invariance(False, reason="actions were drawn from global generators")
+    if not on_cpu:
+        return Invariance(False, reason="one unpadded batch on a GPU serves all environments")
+    if width is None:
+        return Invariance(False, reason="batches were not padded to a fixed width")
+    if lasting:
+        return Invariance(None, reason="the policy goes on learning from one episode to the next")
+    if environment_factory(env) is None:
+        return Invariance(None, reason="a finished environment cannot be made anew; pass an id or a factory")
+    return NOT_CHECKED if replays == 0 else None
+
+
+def step_limit_of(env: EnvironmentLike) -> int | None:
+    """The limit that an environment's id is registered with, where there is one."""
+    spec = (
+        registered_spec(env)
+        if isinstance(env, str)
+        else env.to_spec()
+        if isinstance(env, ConfiguredEnvironment)
+        else env
+    )
+    return getattr(spec, "max_episode_steps", None)
 
 
 def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
@@ -266,8 +319,9 @@ def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
     return replace(spec, max_episode_steps=step_limit)
 
 
-def _check_done(episodes: Mapping[int, Episode], plan: EpisodePlan) -> None:
-    for index, episode in episodes.items():
+def _check_done(episodes: Collection[Episode], plan: EpisodePlan) -> None:
+    for episode in episodes:
+        index = episode.index
         if not 0 <= index < len(plan) or episode.seed != plan[index].seed:
             expected = f"seed {plan[index].seed} there" if 0 <= index < len(plan) else f"{len(plan)} entries"
             raise InputError(
@@ -281,36 +335,6 @@ def _check_done(episodes: Mapping[int, Episode], plan: EpisodePlan) -> None:
 def _nothing_played(episodes: Sequence[Episode]) -> Iterator[str]:
     if all(episode.failed is not None for episode in episodes):
         yield f"every episode failed: {episodes[0].failed}"
-
-
-class _Clock:
-    """Wall time from the first start to the stop."""
-
-    def __init__(self) -> None:
-        self.seconds, self._began = 0.0, 0.0
-
-    def start(self) -> None:
-        self._began = time.perf_counter()
-
-    def stop(self) -> None:
-        self.seconds = time.perf_counter() - self._began if self._began else 0.0
-
-
-def _num_workers(workers: int | str, num_episodes: int, env: EnvironmentLike, on_cpu: bool) -> int:
-    if workers == "auto":
-        if not on_cpu or environment_factory(env) is None:
-            return 1
-        limit = registered_spec(env).max_episode_steps if isinstance(env, str) else None
-        limit = env.to_spec().max_episode_steps if isinstance(env, ConfiguredEnvironment) else limit
-        affordable = num_episodes * (limit or 1000) // _WORTH_A_WORKER
-        return max(1, min(affordable, num_cores(), num_episodes))
-    if not isinstance(workers, int) or workers < 1:
-        raise InputError("workers", 'must be a number >= 1 or "auto"', workers)
-    if workers > 1 and not on_cpu:
-        raise InputError("workers", "must be 1 for a policy on a GPU", workers, "one batch serves all environments")
-    if workers > 1 and environment_factory(env) is None:
-        raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
-    return workers
 
 
 def _policy_of(model: Any) -> Predictor:

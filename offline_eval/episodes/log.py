@@ -55,8 +55,8 @@ class EpisodeLog:
                 bare("no `terminal_observation` in the info of an episode's last step"),
                 "put it there, or leave the log out",
             )
-        # A vector may have reset an environment that ended: its simulator no longer shows the last state.
-        env = None if ended and self._seats.start_together else self._seats.env(seat)
+        # An environment that was reset meanwhile no longer shows the last state in its simulator.
+        env = None if step.restarted or (ended and self._seats.start_together) else self._seats.env(seat)
         self._recorder.step(seat, chosen, executed, step.reward, step.terminated, step.truncated, step.observation, env)
 
     def drop(self, seat: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.isolation import one_thread, seeded_globals
-from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode
 from offline_eval.episodes.rollout import play
+from offline_eval.episodes.schedule import Schedule
 from offline_eval.episodes.seats import Seats, make_seats
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Predictor, Rule
@@ -28,17 +28,28 @@ DEFAULT_STEP_LIMIT = 10_000
 """Steps after which an episode is cut where neither the environment nor the caller sets a limit."""
 
 
+class Told(NamedTuple):
+    """What a process says of its seats at the end.
+
+    Attributes:
+        notes: what a reader should know.
+        varies: why the table depends on their number, if it is known to.
+        is_vector: they belong to one vector, which begins its episodes together and is not made anew.
+    """
+
+    notes: tuple[str, ...]
+    varies: str | None
+    is_vector: bool
+
+
 @dataclass(frozen=True)
 class Share:
-    """Everything a process needs to play its share; called with what hands out the entries.
-
-    With several rules every one of them plays the whole plan: entry `k * len(plan) + i` is entry i under rule k.
-    """
+    """Everything a process needs to play its share; called with what hands out the numbers of episodes."""
 
     policy: Predictor
     rules: tuple[Rule | None, ...]
     env: EnvironmentLike
-    plan: EpisodePlan
+    schedule: Schedule
     n_envs: int
     width: int | None
     deterministic: bool
@@ -51,13 +62,13 @@ class Share:
         on_episode: Callable[[Episode], None],
         on_ready: Callable[[], None],
         number: int = 0,
-    ) -> tuple[str, ...]:
-        """Play, and say when the seats are made; returns their notes."""
+    ) -> Told:
+        """Play, and say when the seats are made."""
         seats = make_seats(self.env, self.n_envs)
         on_ready()
         try:
             self.play_at(seats, next_entry, on_episode, number)
-            return seats.notes
+            return Told(seats.notes, seats.varies, seats.start_together)
         finally:
             seats.close()
 
@@ -68,7 +79,11 @@ class Share:
         on_episode: Callable[[Episode], None],
         number: int = 0,
     ) -> None:
-        """Play at these seats."""
+        """Play at these seats; a vector, which is not made anew, without the replays."""
+        if seats.start_together:
+            if self.schedule.fresh:
+                raise InputError("fresh", "must be left out for a vector", True, "pass a factory of one environment")
+            next_entry = self._planned(next_entry)
         hosts: dict[int, Steering] = {}
         played = []
         for rule, row in stack([None if rule is None else of_policy(rule, self.policy) for rule in self.rules]):
@@ -89,9 +104,17 @@ class Share:
         log = None if self.log is None else self.log.open(seats)
         try:
             # Drawn actions are repeatable, and differ between processes.
-            generators = nullcontext() if self.deterministic else seeded_globals(self.plan[0].seed + number)
+            generators = nullcontext() if self.deterministic else seeded_globals(self.schedule.plan[0].seed + number)
             with one_thread(), generators:
-                play(seats, acting, self.plan, next_entry, limit, on_episode, log)
+                play(seats, acting, self.schedule, next_entry, limit, on_episode, log)
         finally:
             if log is not None:
                 log.close()
+
+    def _planned(self, next_entry: Callable[[], int | None]) -> Callable[[], int | None]:
+        def planned() -> int | None:
+            while (number := next_entry()) is not None and number >= self.schedule.num_planned:
+                pass
+            return number
+
+        return planned

@@ -33,6 +33,7 @@ class Episode:
         success: the last step's `is_success` or `success`, None where the environment does not tell.
         steering: mean over the steps of what the rule reported (`offline_eval.wrappers.steering`), without the rule {}.
         success_any: whether any step told of success; None where none told either way.
+        fresh: it had an environment of its own, because every episode of the run has one.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Episode:
     success: bool | None = None
     steering: Mapping[str, float] = field(default_factory=dict)
     success_any: bool | None = None
+    fresh: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The row of `--json`."""
@@ -68,6 +70,50 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Invariance:
+    """Whether a table is the same for any number of environments and workers, as far as it was checked.
+
+    Attributes:
+        holds: True where every episode that was played again came out the same, to the last bit; False where one did
+            not, or where the table is known to depend on what plays it; None where nothing was checked.
+        checked: episodes that were played again, in another order and in environments with another past.
+        of: episodes that were played together with them.
+        fresh: every episode had an environment of its own.
+        reason: why it does not hold, why nothing was checked, or why environments are not used twice; else empty.
+    """
+
+    holds: bool | None
+    checked: int = 0
+    of: int = 0
+    fresh: bool = False
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.holds is None:
+            return f"not checked: {self.reason}"
+        if not self.holds:
+            return f"not invariant: {self.reason}"
+        words = f"checked on {self.checked} of {self.of} episodes"
+        return f"{words}, each in a new environment" if self.fresh else words
+
+    @property
+    def note(self) -> str | None:
+        """What a reader of the table must know; None where nothing is out of the ordinary."""
+        if self.holds is False:
+            return str(self)
+        return (
+            f"every episode was played in a new environment, for {self.reason}" if self.fresh and self.reason else None
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands beside `invariant` in `--json`."""
+        return {"checked": self.checked, "of": self.of, "fresh_environments": self.fresh, "words": str(self)}
+
+
+NOT_CHECKED = Invariance(None, reason="nothing was played again")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The table of an evaluated policy, in the order of its plan.
 
@@ -79,11 +125,13 @@ class Evaluation:
         episodes: one record per plan entry.
         wall_time: seconds of playing, without the start of worker processes and the making of environments.
         weights_hash: of the policy before and after; None where it has no weights.
-        invariant: whether the table is independent of the number of environments and workers.
-        notes: what a reader should know: a global generator was used, a limit was set, ...
+        invariance: whether the table is independent of the number of environments and workers, as far as checked.
+        notes: what a reader should know: a normaliser was held still, a limit was set, ...
         independent: whether every episode begins anew. Where the policy goes on learning from one to the next, the
             summary has no intervals, and `curve` says what there is to say.
         success_at: at which step an episode must succeed.
+        n_envs: environments side by side in each process; 0 where it is not known.
+        workers: processes.
     """
 
     env: str
@@ -93,10 +141,17 @@ class Evaluation:
     episodes: tuple[Episode, ...]
     wall_time: float
     weights_hash: tuple[str | None, str | None] = (None, None)
-    invariant: bool = True
+    invariance: Invariance = NOT_CHECKED
     notes: tuple[str, ...] = ()
     independent: bool = True
     success_at: SuccessAt = field(default_factory=LastStep)
+    n_envs: int = 0
+    workers: int = 1
+
+    @property
+    def invariant(self) -> bool | None:
+        """Whether the table is independent of the number of environments and workers; None where it is not checked."""
+        return self.invariance.holds
 
     @cached_property
     def returns(self) -> FloatArray:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offline_eval.episodes.acting import Acting
-from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode
+from offline_eval.episodes.schedule import Schedule
 from offline_eval.episodes.seats import Seats, Step
 from offline_eval.episodes.success import told
 from offline_eval.errors import OfflineEvalError
@@ -33,6 +33,8 @@ class _Playing:
 
     index: int
     seed: int
+    fresh: bool = False
+    log: EpisodeLog | None = None
     episode_return: float = 0.0
     length: int = 0
     success_any: bool | None = None
@@ -63,33 +65,33 @@ class _Playing:
             index=self.index,
             seed=self.seed,
             episode_return=episode_return,
-            length=self.length,
+            length=_true_length(self.length, step.info),
             terminated=step.terminated,
             truncated=step.truncated and not step.terminated,
             success=told(step.info),
             success_any=self.success_any,
             steering=steering,
+            fresh=self.fresh,
         )
 
     def failed(self, error: Exception) -> Episode:
         """Its row where something broke."""
         text = " ".join(f"{type(error).__name__}: {error}".split())
         text = text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."
-        return Episode(self.index, self.seed, float("nan"), self.length, False, False, failed=text)
+        nothing = float("nan")
+        return Episode(self.index, self.seed, nothing, self.length, False, False, failed=text, fresh=self.fresh)
 
 
 def play(
     seats: Seats,
     acting: Acting,
-    plan: EpisodePlan,
+    schedule: Schedule,
     next_entry: NextEntry,
     step_limit: int | None,
     on_episode: OnEpisode,
     log: EpisodeLog | None = None,
 ) -> None:
-    """Play plan entries until `next_entry` gives None.
-
-    Indices run through the plan once for each of the rules that `acting` has, one rule after the other.
+    """Play what the schedule holds until `next_entry` gives None.
 
     Whatever a foreign environment or policy raises or gives that cannot be used (NaN, another shape) fails the episode
     in which it does, and no other. Where a vector's error does not say which of its environments it comes from, each
@@ -98,13 +100,13 @@ def play(
     Args:
         seats: the environments.
         acting: the policy at these seats.
-        plan: the entries that indices refer to.
-        next_entry: the index of the next entry to play; processes share it.
+        schedule: what the numbers of episodes stand for; its rules are those that `acting` has.
+        next_entry: the number of the next episode to play; processes share it.
         step_limit: steps after which an episode is cut and counted as truncated.
         on_episode: told of every finished episode.
-        log: where visited states go.
+        log: where visited states go, but for those of replays.
     """
-    rollout = _Rollout(seats, acting, plan, next_entry, step_limit, on_episode, log)
+    rollout = _Rollout(seats, acting, schedule, next_entry, step_limit, on_episode, log)
     while rollout.fill():
         rollout.step()
 
@@ -115,7 +117,7 @@ class _Rollout:
 
     seats: Seats
     acting: Acting
-    plan: EpisodePlan
+    schedule: Schedule
     next_entry: NextEntry
     step_limit: int | None
     on_episode: OnEpisode
@@ -131,23 +133,28 @@ class _Rollout:
             indices = self._next_indices()
             if not indices:
                 break
-            entries = {seat: self.plan[index % len(self.plan)] for seat, index in indices.items()}
-            starts = seats.begin(entries)
+            turns = {seat: self.schedule.turn(index) for seat, index in indices.items()}
+            for seat, turn in turns.items():
+                if turn.fresh:
+                    seats.renew(seat)
+            starts = seats.begin({seat: turn.entry for seat, turn in turns.items()})
             errors: dict[int, Exception] = {}
             for seat, index in indices.items():
-                start, self.playing[seat] = starts[seat], _Playing(index, entries[seat].seed)
+                start, turn = starts[seat], turns[seat]
+                log = None if turn.replay else self.log
+                self.playing[seat] = _Playing(index, turn.entry.seed, turn.fresh, log)
                 if isinstance(start, Exception):
                     errors[seat] = start
                     continue
                 try:
-                    acting.begin(seat, start.observation, entries[seat].seed, index // len(self.plan))
+                    acting.begin(seat, start.observation, turn.entry.seed, turn.rule)
                 except OfflineEvalError:
                     raise
                 except Exception as error:  # an observation that is none of the space
                     self._fail(seat, error)
                     continue
-                if self.log is not None:
-                    self.log.begin(seat, start, entries[seat], index)
+                if log is not None:
+                    log.begin(seat, start, turn.entry, index)
             self._fail_in_environment(errors)
         return bool(self.playing)
 
@@ -179,20 +186,21 @@ class _Rollout:
                 episode.take(step)
                 if self.step_limit is not None and episode.length >= self.step_limit and not step.terminated:
                     step = step._replace(truncated=True)
-                if self.log is not None:
+                if episode.log is not None:
                     action = executed[seat]
-                    self.log.step(seat, action if executed is chosen else chosen[seat], action, step)
+                    episode.log.step(seat, action if executed is chosen else chosen[seat], action, step)
                 if step.terminated or step.truncated:
                     ended[seat] = episode.finished(step, acting.reported(seat, episode.length))
                 else:
-                    acting.see(seat, step.observation)
+                    acting.see(seat, step.observation, anew=step.restarted)
             except OfflineEvalError:
                 raise
             except Exception as error:  # what a foreign environment gave cannot be used
                 self._fail(seat, error)
         # First its states, then its row: an episode that counts as finished has both.
-        if self.log is not None and ended:
-            self.log.write(ended)
+        logged = [seat for seat in ended if self.playing[seat].log is not None]
+        if self.log is not None and logged:
+            self.log.write(logged)
         for seat, finished in ended.items():
             del self.playing[seat]
             self.on_episode(finished)
@@ -213,19 +221,30 @@ class _Rollout:
         self.on_episode(episode.failed(error))
 
     def _leave(self, seat: int) -> None:
-        del self.playing[seat]
+        log = self.playing.pop(seat).log
         self.seats.distrust(seat)
         self.acting.leave(seat)
-        if self.log is not None:
-            self.log.drop(seat)
+        if log is not None:
+            log.drop(seat)
+
+
+def _counted(info: Any, key: str) -> float | None:
+    """What a Monitor counted, which is right where wrappers outside it change rewards or steps: SB3's own rule."""
+    counted = info.get("episode")
+    if not isinstance(counted, dict) or key not in counted:
+        return None
+    return float(np.asarray(counted[key]).reshape(-1)[0])
+
+
+def _true_length(seen: int, info: Any) -> int:
+    monitored = _counted(info, "l")
+    return seen if monitored is None else int(monitored)
 
 
 def _true_return(seen: float, info: Any) -> float:
-    """The return before wrappers changed the rewards, where a Monitor counted it: SB3's own rule."""
-    counted = info.get("episode")
-    if not isinstance(counted, dict) or "r" not in counted:
+    monitored = _counted(info, "r")
+    if monitored is None:
         return seen
-    monitored = float(np.asarray(counted["r"]).reshape(-1)[0])
     return seen if abs(monitored - seen) <= _MONITOR_ROUNDING * max(1.0, abs(seen)) else monitored
 
 

@@ -18,7 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from offline_eval.batching import copied
 from offline_eval.environments import EnvironmentLike, environment_factory
+from offline_eval.episodes.lives import Counter, not_anew
 from offline_eval.episodes.plan import PlanEntry
+from offline_eval.episodes.still import Still, members
 from offline_eval.errors import InputError
 from offline_eval.types import Array
 
@@ -37,23 +39,33 @@ class Start(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A seat after a step; `observation` is the true last one where the episode ended, None where it is not told."""
+    """A seat after a step; `observation` is the true last one where the episode ended, None where it is not told.
+
+    Where a life was lost and the game goes on, nothing ended, the environment was `restarted`, and `observation` is
+    the first one afterwards.
+    """
 
     observation: Any
     reward: float
     terminated: bool
     truncated: bool
     info: Info
+    restarted: bool = False
 
 
 class Seats(Protocol):
-    """Environments side by side."""
+    """Environments side by side.
+
+    Attributes:
+        varies: why the table depends on how many there are, None where nothing says so.
+    """
 
     num_seats: int
     start_together: bool
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     notes: tuple[str, ...]
+    varies: str | None
     max_episode_steps: int | None
 
     def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
@@ -70,6 +82,10 @@ class Seats(Protocol):
 
     def distrust(self, seat: int) -> None:
         """The episode at this seat failed: what can be made anew is, before the next one begins there."""
+        ...
+
+    def renew(self, seat: int) -> None:
+        """Let the next episode at this seat begin in an environment where none was played."""
         ...
 
     def close(self) -> None:
@@ -105,13 +121,17 @@ class EnvSeats:
     """
 
     start_together = False
-    notes: tuple[str, ...] = ()
+    varies: str | None = None
 
     def __init__(self, first: gym.Env[Any, Any], factory: Any, num_seats: int) -> None:
         self._factory = factory
         self.num_seats = num_seats if factory is not None else 1
         self._envs: list[gym.Env[Any, Any]] = [first, *(factory() for _ in range(self.num_seats - 1))]
+        self._still = Still(self._envs)
+        self.notes: tuple[str, ...] = self._still.notes
+        self._counters = [Counter(env) for env in self._envs]
         self._broken: set[int] = set()
+        self._used: set[int] = set()
         self.observation_space, self.action_space = first.observation_space, first.action_space
         self.max_episode_steps = first.spec.max_episode_steps if first.spec is not None else None
 
@@ -122,16 +142,34 @@ class EnvSeats:
     def _reset(self, seat: int, entry: PlanEntry) -> Start | Exception:
         try:
             if seat in self._broken and self._factory is not None:
-                with suppress(Exception):  # what broke may not even close
-                    self._envs[seat].close()
-                self._envs[seat] = self._factory()
-                self._broken.discard(seat)
-            # The options are copied: environments take keys out of the caller's dict, and write into its arrays.
-            options = None if entry.options is None else deepcopy(dict(entry.options))
-            observation, info = self._envs[seat].reset(seed=entry.seed, options=options)
-            return Start(copied(observation), info)
+                self._replace(seat)
+            start = self._reset_now(seat, entry)
+            if not self._counters[seat].midway:
+                return start
+            if self._factory is None:
+                raise not_anew(self._envs[seat])
+            self._replace(seat)
+            return self._reset_now(seat, entry)
         except Exception as error:  # whatever a foreign environment raises is a failed episode
             return error
+
+    def _reset_now(self, seat: int, entry: PlanEntry) -> Start:
+        self._used.add(seat)
+        self._counters[seat].forget()
+        # The options are copied: environments take keys out of the caller's dict, and write into its arrays.
+        options = None if entry.options is None else deepcopy(dict(entry.options))
+        observation, info = self._envs[seat].reset(seed=entry.seed, options=options)
+        return Start(copied(observation), info)
+
+    def _replace(self, seat: int) -> None:
+        """A fresh environment at this seat."""
+        with suppress(Exception):  # what broke may not even close
+            self._envs[seat].close()
+        self._envs[seat] = self._factory()
+        self._still.hold(self._envs[seat])
+        self.notes = self._still.notes
+        self._counters[seat] = Counter(self._envs[seat])
+        self._broken.discard(seat)
 
     def step(self, actions: Array, live: Iterable[int]) -> dict[int, Step | Exception]:
         """Step the live seats."""
@@ -139,10 +177,21 @@ class EnvSeats:
         results: dict[int, Step | Exception] = {}
         for seat in live:
             try:
-                results[seat] = _step(*envs[seat].step(actions[seat].copy()))
+                step = _step(*envs[seat].step(actions[seat].copy()))
+                results[seat] = step if not step.terminated or step.truncated else self._ended(seat, step)
             except Exception as error:  # as above
                 results[seat] = error
         return results
+
+    def _ended(self, seat: int, step: Step) -> Step:
+        """The end of an episode, or of a life after which the game goes on."""
+        counter = self._counters[seat]
+        if counter.over(step.info):
+            return step
+        observation, _ = self._envs[seat].reset()
+        if counter.midway:
+            return step._replace(observation=copied(observation), terminated=False, restarted=True)
+        return step._replace(restarted=True)
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
@@ -152,8 +201,14 @@ class EnvSeats:
         """The episode at this seat failed: its environment is made anew before the next one."""
         self._broken.add(seat)
 
+    def renew(self, seat: int) -> None:
+        """Let the next episode at this seat begin in an environment where none was played."""
+        if seat in self._used:
+            self._broken.add(seat)
+
     def close(self) -> None:
         """Close what was made here."""
+        self._still.release()
         if self._factory is not None:
             for env in self._envs:
                 env.close()
@@ -164,9 +219,11 @@ class _TogetherSeats:
 
     start_together = True
 
-    def __init__(self, num_seats: int, owned: bool) -> None:
+    def __init__(self, num_seats: int, owned: bool, envs: Sequence[Any]) -> None:
         self.num_seats, self._owned = num_seats, owned
-        self.notes: tuple[str, ...] = ()
+        self._still = Still(envs)
+        self.notes: tuple[str, ...] = self._still.notes
+        self.varies: str | None = None
         self.max_episode_steps: int | None = None
 
     def begin(self, entries: Mapping[int, PlanEntry]) -> dict[int, Start | Exception]:
@@ -193,7 +250,11 @@ class _TogetherSeats:
     def distrust(self, seat: int) -> None:
         """A vector is reset as a whole: there is nothing to make anew for one seat."""
 
-    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+    def renew(self, seat: int) -> None:
+        """Not for a vector, whose environments are no-one's but its own."""
+        raise NotImplementedError
+
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> Sequence[Start | Exception]:
         raise NotImplementedError
 
     def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
@@ -204,14 +265,14 @@ class VectorSeats(_TogetherSeats):
     """A gymnasium VectorEnv in any of the three autoreset modes."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], owned: bool) -> None:
-        super().__init__(env.num_envs, owned)
+        super().__init__(env.num_envs, owned, [env, *members(env)])
         self._vector = env
         self._same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self._ended = np.zeros(env.num_envs, dtype=bool)
         self.max_episode_steps = env.spec.max_episode_steps if env.spec is not None else None
 
-    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> Sequence[Start | Exception]:
         self._ended[:] = False
         if any(options):
             raise InputError("plan", "cannot give reset options to a vector", options[0], "pass an id or a factory")
@@ -219,7 +280,7 @@ class VectorSeats(_TogetherSeats):
             observations, infos = self._vector.reset(seed=seeds)  # type: ignore[arg-type]
         except (TypeError, gym.error.Error):
             # Some vectors (CartPole's own) have one generator for all their environments.
-            self.notes = ("this vector takes one seed for all its environments: the table depends on n_envs",)
+            self.varies = "this vector takes one seed for all its environments: the table depends on n_envs"
             observations, infos = self._vector.reset(seed=seeds[0])
         return [Start(copied(_row(observations, seat)), _row_info(infos, seat)) for seat in range(self.num_seats)]
 
@@ -247,6 +308,7 @@ class VectorSeats(_TogetherSeats):
 
     def close(self) -> None:
         """Close what was made here."""
+        self._still.release()
         if self._owned:
             self._vector.close()
 
@@ -255,24 +317,32 @@ class VecEnvSeats(_TogetherSeats):
     """An SB3 VecEnv; a VecNormalize in its stack is held still, and the rewards are those before it."""
 
     def __init__(self, env: VecEnv, owned: bool) -> None:
+        from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-        super().__init__(env.num_envs, owned)
+        super().__init__(env.num_envs, owned, members(env))
         self._venv = env
+        self._counters = [Counter(member) for member in members(env) or [None] * env.num_envs]
+        self._monitored = not members(env) and any(env.env_is_wrapped(Monitor))
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._normalize = unwrap_vec_normalize(env)
         self._was_training = self._normalize is not None and self._normalize.training
         if self._normalize is not None:
             self._normalize.training = False
-            self.notes = ("the environment's VecNormalize was held still, and returns are those before it",)
+            self.notes += ("the environment's VecNormalize was held still, and returns are those before it",)
 
-    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> list[Start]:
+    def _reset(self, seeds: list[int], options: list[Mapping[str, Any]]) -> Sequence[Start | Exception]:
         self._venv.seed(seeds[0])  # hands out seeds[0], seeds[0] + 1, ...
         self._venv.unwrapped._seeds = list(seeds)  # the plan's, where they are others
         self._venv.set_options([deepcopy(dict(entry)) for entry in options])
+        for counter in self._counters:
+            counter.forget()
         observations = self._venv.reset()
         infos = self._venv.reset_infos
-        return [Start(copied(_row(observations, seat)), infos[seat]) for seat in range(self.num_seats)]
+        return [
+            not_anew(self._venv) if counter.midway else Start(copied(_row(observations, seat)), infos[seat])
+            for seat, counter in enumerate(self._counters)
+        ]
 
     def _step(self, actions: Array, live: list[int]) -> dict[int, Step | Exception]:
         observations, rewards, dones, infos = self._venv.step(actions.copy())
@@ -282,10 +352,20 @@ class VecEnvSeats(_TogetherSeats):
         for seat in live:
             info, done = infos[seat], bool(dones[seat])
             truncated = done and bool(info.get("TimeLimit.truncated", False))
+            if done and not truncated and not self._over(seat, info):
+                going_on = _step(_row(observations, seat), rewards[seat], False, False, info)
+                results[seat] = going_on._replace(restarted=True)
+                continue
             # Simulators behind this interface may not tell the last observation; a return does not need it.
             observation = info.get("terminal_observation") if done else _row(observations, seat)
             results[seat] = _step(observation, rewards[seat], done and not truncated, truncated, info)
         return results
+
+    def _over(self, seat: int, info: Info) -> bool:
+        """Whether the game is over, too; in another process only its Monitor's report tells, as for SB3."""
+        if self._monitored:
+            return "episode" in info
+        return self._counters[seat].over(info) or not self._counters[seat].midway
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
@@ -294,6 +374,7 @@ class VecEnvSeats(_TogetherSeats):
 
     def close(self) -> None:
         """Close what was made here."""
+        self._still.release()
         if self._normalize is not None:
             self._normalize.training = self._was_training
         if self._owned:

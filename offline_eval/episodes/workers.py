@@ -21,8 +21,8 @@ def play_in_workers(
     num_workers: int,
     on_episode: Callable[[Episode], None],
     on_ready: Callable[[], None],
-) -> None:
-    """Play the plan entries `indices` with `num_workers` processes.
+) -> list[Any]:
+    """Play the plan entries `indices` with `num_workers` processes; returns what each of them returned.
 
     Args:
         play: what each of them does.
@@ -44,9 +44,9 @@ def play_in_workers(
             waiting = False
             on_ready()
 
-    run_in_workers(partial(_play, play), indices, num_workers, on_message, _WAY_OUT)
+    return run_in_workers(partial(_play, play), indices, num_workers, on_message, _WAY_OUT)
 
 
-def _play(play: Play, next_entry: Callable[[], Any], tell: Callable[[Any], None], number: int) -> None:
+def _play(play: Play, next_entry: Callable[[], Any], tell: Callable[[Any], None], number: int) -> object:
     """A worker's job; None says that its environments are made."""
-    play(next_entry, tell, partial(tell, None), number)
+    return play(next_entry, tell, partial(tell, None), number)

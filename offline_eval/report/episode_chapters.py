@@ -27,8 +27,14 @@ def evaluation_chapter(run: RunResult) -> Chapter:
         finding,
         return_numbers(summary),
         [Section("What it earns", [returns_figure([return_row(agent, summary, episodes)], "Returns")])],
-        [*run.result.get("notes", ()), *failures(episodes)],
+        [*run.result.get("notes", ()), *_invariance([run.result]), *failures(episodes)],
     )
+
+
+def _invariance(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether what played could matter, each answer once; nothing in runs made before it was checked."""
+    told = [table["invariance"]["words"] for table in tables if table.get("invariance")]
+    return [f"Independent of the environments side by side: {words}" for words in dict.fromkeys(told)]
 
 
 def steering_chapter(run: RunResult) -> Chapter:
@@ -96,7 +102,7 @@ def steering_chapter(run: RunResult) -> Chapter:
             Section("What steering does, beside its controls", figures),
             Section("What every rule earns", [returns_figure(strips, "Returns of every rule")]),
         ],
-        list(notes),
+        [*notes, *_invariance(rows)],
     )
 
 
@@ -132,7 +138,7 @@ def comparison_chapter(run: RunResult) -> Chapter:
             Section("Differences", figures),
             Section("What every agent earns", [returns_figure(strips, "Returns of every agent")]),
         ],
-        list(notes),
+        [*notes, *_invariance([seed for row in rows for seed in row["training_seeds"]])],
     )
 
 

@@ -48,8 +48,13 @@ def _performance(record: Record) -> list[str]:
     mean_length = sum(lengths) / len(lengths)
     return _wrapped(
         f"{text}, IQM {_number(summary['iqm'])}; {len(lengths)} episodes of {mean_length:.0f} steps on average, "
-        f"{record['share_truncated']:.0%} cut by a limit"
+        f"{record['share_truncated']:.0%} cut by a limit{_invariance(record)}"
     )
+
+
+def _invariance(record: Record) -> str:
+    """Whether what played could matter; nothing in records that were made before it was checked."""
+    return f"; {record['invariance']['words']}" if "invariance" in record else ""
 
 
 def _policy_error(record: Record) -> list[str]:

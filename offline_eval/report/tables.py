@@ -7,6 +7,7 @@ from math import isfinite, isnan
 from textwrap import wrap
 
 from offline_eval.episodes import Evaluation
+from offline_eval.episodes.records import Invariance
 from offline_eval.errors import printable
 from offline_eval.stats import Interval, PairedDifference, SeedComparison, wilson_interval
 from offline_eval.studies.comparison import ComparisonRow
@@ -66,7 +67,8 @@ def evaluation_table(evaluation: Evaluation, agent: str) -> str:
         rows.append(("success", f"{succeeded} of {told}  {interval(wilson_interval(succeeded, told))}"))
     if evaluation.failures:
         rows.append(("failed", f"{len(evaluation.failures)} episodes; the first: {evaluation.failures[0].failed}"[:64]))
-    rows.append(("speed", f"{evaluation.steps_per_second:,.0f} steps/s"))
+    rows.append(("speed", f"{evaluation.steps_per_second:,.0f} steps/s ({side_by_side(evaluation)})"))
+    rows.append(("invariant", invariance_words([evaluation])))
     rows.append(("weights", _weights(evaluation)))
     lines = [
         f"{agent} ({evaluation.algorithm}) on {evaluation.env}: {plan_words(evaluation)}",
@@ -96,7 +98,8 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
     lines += _what_was_done(steered)
     lines += _saturated(steered)
     intervals = [paired.ci95 for row in rows for paired in (row.paired, row.against_control) if paired is not None]
-    return "\n".join([*lines, *footnotes(intervals, plain.evaluation.notes)])
+    evaluations = [row.evaluation for row in rows]
+    return "\n".join([*lines, *how_played(evaluations), *footnotes(intervals, notes_of(evaluations))])
 
 
 def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
@@ -114,7 +117,38 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
         lines += ["", "needed: episodes to tell the two apart, if the difference is as seen (power 80 %)"]
     intervals = [row.summary.ci95 for row in rows] + [row.difference.ci95 for row in rows if row.difference]
     noted = dict.fromkeys(f"{row.name}: {note}" for row in rows for run in row.evaluations for note in run.notes)
-    return "\n".join([*lines, *footnotes(intervals, list(noted))])
+    evaluations = [evaluation for row in rows for evaluation in row.evaluations]
+    return "\n".join([*lines, *how_played(evaluations), *footnotes(intervals, list(noted))])
+
+
+def notes_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The notes of tables that are shown together, each once."""
+    return list(dict.fromkeys(note for evaluation in evaluations for note in evaluation.notes))
+
+
+def how_played(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The line on how the tables were played, and whether that could matter."""
+    played = ", ".join(dict.fromkeys(map(side_by_side, evaluations)))
+    return ["", f"played in {played}; {invariance_words(evaluations)}"]
+
+
+def side_by_side(evaluation: Evaluation) -> str:
+    """How many environments and processes played."""
+    workers = "" if evaluation.workers == 1 else f" x {evaluation.workers} workers"
+    return f"{evaluation.n_envs} environment{'s' if evaluation.n_envs != 1 else ''}{workers}"
+
+
+def invariance_words(evaluations: Sequence[Evaluation]) -> str:
+    """What was checked of some tables that are shown together: the worst of them."""
+    found = [evaluation.invariance for evaluation in evaluations]
+    if any(one.holds is False for one in found):
+        return "not invariant: see the note"
+    worst = next((one for one in found if one.holds is None), min(found, key=_share_checked))
+    return f"{worst}{' of each row' if len(found) > 1 else ''}"
+
+
+def _share_checked(invariance: Invariance) -> float:
+    return invariance.checked / max(1, invariance.of)
 
 
 def _what_was_done(rows: Sequence[SteeringRow]) -> list[str]:

@@ -64,6 +64,8 @@ class Performance:
             "terminated": [episode.terminated for episode in evaluation.episodes],
             "summary": evaluation.summary.to_json(),
             "share_truncated": evaluation.share_truncated,
+            "invariant": evaluation.invariant,
+            "invariance": evaluation.invariance.to_json(),
             "notes": list(evaluation.notes),
         }
         if evaluation.successes is not None:
