@@ -194,10 +194,10 @@ def read_episodes(path: str | Path) -> dict[str, list[Episode]]:
     table = Path(path) / "episodes.csv"
     if not table.is_file():
         raise InputError("run", "must be a run folder with an episodes.csv", str(path))
-    variants: dict[str, list[Episode]] = {}
+    variants: dict[str, dict[int, Episode]] = {}
     for variant, episode in _rows(table):
-        variants.setdefault(variant, []).append(episode)
-    return {variant: sorted(episodes, key=lambda e: e.index) for variant, episodes in variants.items()}
+        variants.setdefault(variant, {})[episode.index] = episode  # the last play of an episode counts
+    return {variant: [episodes[index] for index in sorted(episodes)] for variant, episodes in variants.items()}
 
 
 def _rows(table: Path) -> Iterator[tuple[str, Episode]]:
