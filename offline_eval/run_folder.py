@@ -30,7 +30,7 @@ _LONGEST_FAILURE = 1000  # characters of a message; a table whose fields are muc
 _LONGEST_NAME = 100
 _COLUMNS = (
     *("variant", "index", "seed", "return", "length", "terminated", "truncated", "success", "failed", "steering"),
-    "fresh",
+    *("success_any", "fresh"),
 )
 _ASKED = ("env", "agents", "plan", "variants", "options")
 """What must agree for a run to go on."""
@@ -231,6 +231,7 @@ def _line(variant: str, episode: Episode) -> str:
             "" if episode.success is None else int(episode.success),
             (episode.failed or "")[:_LONGEST_FAILURE],
             json.dumps(dict(episode.steering)) if episode.steering else "",
+            "" if episode.success_any is None else int(episode.success_any),
             int(episode.fresh),
         ]
     )
@@ -248,6 +249,7 @@ def _episode(row: Mapping[str, str]) -> Episode:
         failed=row["failed"] or None,
         success=None if row["success"] == "" else row["success"] == "1",
         steering=dict(json.loads(row["steering"])) if row["steering"] else {},
+        success_any=None if not row.get("success_any") else row["success_any"] == "1",
         fresh=row.get("fresh") == "1",
     )
 

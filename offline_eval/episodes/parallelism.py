@@ -148,10 +148,10 @@ def _probe(policy: Predictor, env: EnvironmentLike) -> Costs:
                     if not isinstance(start, Start):
                         return TYPICAL
                     acting.begin(0, start.observation, 0)
-                (_, action), batch = _timed(lambda: acting.act([0]))
-                results, step = _timed(lambda action=action: seats.step(action, [0]))  # type: ignore[misc]
+                acted, batch = _timed(lambda: acting.act([0]))
+                results, step = _timed(lambda action=acted.executed: seats.step(action, [0]))  # type: ignore[misc]
                 found = results[0]
-                if isinstance(found, Exception):
+                if acted.errors or isinstance(found, Exception):
                     return TYPICAL
                 steps.append(step)
                 batches.append(batch)

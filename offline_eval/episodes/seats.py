@@ -54,11 +54,7 @@ class Step(NamedTuple):
 
 
 class Seats(Protocol):
-    """Environments side by side.
-
-    Attributes:
-        varies: why the table depends on how many there are, None where nothing says so.
-    """
+    """Environments side by side; `varies` says why the table depends on how many they are, where it is known to."""
 
     num_seats: int
     start_together: bool
@@ -363,9 +359,8 @@ class VecEnvSeats(_TogetherSeats):
 
     def _over(self, seat: int, info: Info) -> bool:
         """Whether the game is over, too; in another process only its Monitor's report tells, as for SB3."""
-        if self._monitored:
-            return "episode" in info
-        return self._counters[seat].over(info) or not self._counters[seat].midway
+        counter = self._counters[seat]
+        return "episode" in info if self._monitored else counter.over(info) or not counter.midway
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
