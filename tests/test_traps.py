@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import SAC, TD3
 from steered import Bang, FunctionCritic, pendulum
 
 from offline_eval.cli import main
@@ -43,11 +44,12 @@ def test_only_the_first_half_of_an_episode_is_looked_at():
     q = FALLING.copy()
     q[EPISODES == 1] = np.concatenate([np.arange(10.0, 5.0, -1.0), np.zeros(5)])
     assert signs(q).tau.value.value == pytest.approx(1.0)
-    assert signs(q).bias.value.value == 0.0
+    # The bias is that of all steps: 5 + 4 + 3 + 2 + 1 of 165 are missing.
+    assert signs(q).bias.value.value == pytest.approx(-15 / 165)
 
 
 def test_bias_is_a_multiple_of_the_return():
-    # Over the first halves the returns are 10 to 6: 12 times as much is 11 times too much.
+    # 12 times as much is 11 times too much.
     assert signs(12.0 * FALLING).bias.value.value == pytest.approx(11.0)
     assert signs(12.0 * FALLING).bias.raised
     assert signs(-9.5 * FALLING).bias.raised  # 10.5 too little
@@ -136,6 +138,21 @@ def test_where_there_is_nothing_to_hold_a_critic_against_the_reason_is_said():
         find_traps(Left(), "CartPole-v1", critic, episodes=0)
 
 
+@pytest.mark.parametrize("algorithm", [SAC, TD3])
+def test_the_bias_is_the_number_that_measure_prints(algorithm, tmp_path, capsys):
+    # SAC's critic counts entropy bonuses, TD3's does not: each is held against what it estimates, in both commands.
+    noise = {"use_sde": False, "ent_coef": 0.5} if algorithm is SAC else {}
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=3, policy_kwargs={"net_arch": [16]}, gamma=0.9, **noise)
+    model.save(tmp_path / "agent.zip")
+    words = [str(tmp_path / "agent.zip"), "--env", "Pendulum-v1", "--seed", "11", "--step-limit", "40", "--json"]
+    assert main(["steer", *words, "--step-sizes", "0", "--episodes", "1", "--trap-episodes", "3"]) == 0
+    warned = json.loads(capsys.readouterr().out)["traps"]["bias"]["value"]
+    assert main(["measure", *words, "--quick", "--episodes", "3", "--states", "4"]) == 0
+    measured = json.loads(capsys.readouterr().out)["q_bias"]["normalised"]
+    assert warned["value"] == measured["value"]
+    assert warned["ci95"] == measured["ci95"]
+
+
 # The report and the command
 
 
@@ -143,7 +160,7 @@ def test_the_lines_name_what_warns_and_fit_80_columns():
     lines = trap_lines(signs(np.stack([11.0 - FALLING, 15.0 - FALLING])), 3)
     text = "\n".join(lines)
     assert "WARNS" in text
-    assert "does not rank an episode's states" in text
+    assert "misranks the states of an episode's first half" in text
     assert "few agents" in text
     assert max(map(len, lines)) <= 80
     assert "WARNS" not in "\n".join(trap_lines(signs(np.stack([FALLING, FALLING])), 3))
@@ -163,6 +180,7 @@ def test_steer_announces_them_and_its_json_holds_them(capsys, sac_file):
     assert "wrong critic" not in capsys.readouterr().out
     assert main([*words, "--step-sizes", "0", "--trap-episodes", "1"]) == 0
     out = capsys.readouterr().out
-    assert out.index("signs of a wrong critic, on the first half of 1 plain episodes") < out.index("minus plain")
+    assert out.index("signs of a wrong critic, on 1 episodes") < out.index("minus plain")
+    assert "the policy's draws, with entropy bonuses" in out
     assert main([*words, "--trap-episodes", "-1"]) != 0
     assert "`--trap-episodes` must be >= 0" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def q_bias(
     error = sample.q - sample.truth
     normalised = per_state = excess = None
     if scale > 0.0:
-        normalised = _estimate(ratio, [sample], generator)
+        normalised = normalised_bias(sample, generator)
         per_state = mean_estimate(error / np.maximum(size, floor), sample.episodes, generator)
         if reference is not None:
             if not reference.truth.any():
@@ -118,6 +118,11 @@ def q_bias(
         calibration=calibration_curve(sample, generator, num_bins),
         num_states=len(sample.q),
     )
+
+
+def normalised_bias(sample: ValueSample, generator: np.random.Generator) -> Estimate | None:
+    """Ratio of means, mean(q - truth) / mean(|truth|), above 0 where the critic overstates; None without a return."""
+    return _estimate(ratio, [sample], generator) if sample.truth.any() else None
 
 
 def calibration_curve(sample: ValueSample, generator: np.random.Generator, num_bins: int = 10) -> Curve:

@@ -1,10 +1,10 @@
 """Signs that steering by a critic may ruin its agent, to be looked at before anything is steered.
 
-Three numbers over the first half of each episode, where the policy still has something to decide:
+Two numbers over the first half of each episode, where the policy still has something to decide, and one over all steps:
 
 - tau: does the critic rank the states of an episode as their returns do?
-- bias: does it say the right amount?
 - disagreement: do its heads differ by little, beside how much their values vary?
+- bias: does it say the right amount? It is `q_bias`'s, the number that `measure` prints.
 
 The thresholds come from eleven agents, of which steering ruined a single one: they are a warning and no test. That a
 sign is raised does not say that steering will do harm, and that none is does not say that it will not; only a trial
@@ -21,7 +21,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from offline_eval.diagnostics.checks import finite, real, same_rows
-from offline_eval.diagnostics.clustered import Estimate, cluster_bootstrap, cluster_sums, mean_estimate, ratio
+from offline_eval.diagnostics.clustered import Estimate, cluster_bootstrap, cluster_sums, mean_estimate
+from offline_eval.diagnostics.q_bias import ValueSample, normalised_bias
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
 
@@ -73,14 +74,16 @@ class Traps:
 
     Attributes:
         tau: of the critic and the returns within an episode, mean over episodes.
-        bias: mean(q - return) / mean(|return|).
+        bias: mean(q - return) / mean(|return|) over all steps: `QBias.normalised`.
         disagreement: how far the heads are apart (twice their standard deviation: |Q1 - Q2| for two), mean over
             states, in standard deviations of the values over the states.
+        target: what the returns are those of, in words.
     """
 
     tau: TrapSign
     bias: TrapSign
     disagreement: TrapSign
+    target: str = ""
 
     @property
     def signs(self) -> tuple[TrapSign, ...]:
@@ -95,7 +98,8 @@ class Traps:
     def to_json(self) -> dict[str, Any]:
         """Plain data: one entry a sign, and whether any is raised."""
         signs = {"tau": self.tau, "bias": self.bias, "disagreement": self.disagreement}
-        return {"any_raised": bool(self.raised), **{name: sign.to_json() for name, sign in signs.items()}}
+        said = {name: sign.to_json() for name, sign in signs.items()}
+        return {"any_raised": bool(self.raised), "target": self.target, **said}
 
 
 _THRESHOLDS = TrapThresholds()
@@ -107,6 +111,7 @@ def find_signs(
     episodes: Any,
     generator: np.random.Generator,
     thresholds: TrapThresholds = _THRESHOLDS,
+    target: str = "",
 ) -> Traps:
     """The signs, from a critic's values along episodes of the unsteered policy.
 
@@ -114,20 +119,23 @@ def find_signs(
         q: (n_critics, num_steps) at the logged states and the actions taken there.
         truth: (num_steps,) discounted returns (`offline_eval.diagnostics.returns`), NaN where there is no label.
         episodes: (num_steps,) which episode a step belongs to, in the order of time.
-        generator: resamples episodes.
+        generator: resamples episodes, first for the bias.
         thresholds: where a sign is raised.
+        target: what the returns are those of, in words.
     """
     heads, labels, clusters = finite("q", q, ndim=2), real("truth", truth, ndim=1), np.asarray(episodes)
     same_rows(truth=labels, q=heads.T, episodes=clusters)
-    early = _first_halves(clusters)
-    heads, labels, clusters = heads[:, early], labels[early], clusters[early]
-    known = np.isfinite(labels)
-    value, label, cluster = heads.min(axis=0)[known], labels[known], clusters[known]
     least, most, apart = thresholds.tau, thresholds.bias, thresholds.disagreement
+    bias = _sign("bias", lambda: _bias(heads, labels, clusters, generator), most, lambda bias: abs(bias) > most)
+    early = _first_halves(clusters)
+    first, part = heads[:, early], clusters[early]
+    known = early[np.isfinite(labels[early])]
+    value, label, cluster = heads[:, known].min(axis=0), labels[known], clusters[known]
     return Traps(
         _sign("trajectory tau", lambda: _tau(value, label, cluster, generator), least, lambda tau: tau < least),
-        _sign("bias", lambda: _bias(value, label, cluster, generator), most, lambda bias: abs(bias) > most),
-        _sign("disagreement", lambda: _disagreement(heads, clusters, generator), apart, lambda by: by > apart),
+        bias,
+        _sign("disagreement", lambda: _disagreement(first, part, generator), apart, lambda by: by > apart),
+        target,
     )
 
 
@@ -159,11 +167,14 @@ def _tau(q: Array, truth: Array, clusters: Array, generator: np.random.Generator
     return mean_estimate(np.array(list(taus.values())), clusters[list(taus)], generator)
 
 
-def _bias(q: Array, truth: Array, clusters: Array, generator: np.random.Generator) -> Estimate:
-    if not truth.any():
-        raise InputError("truth", "must hold a return that is known and not 0", bare(f"{len(truth)} labels"))
-    columns = np.stack([q - truth, np.abs(truth)], axis=1)
-    return cluster_bootstrap(ratio, cluster_sums(columns, clusters), generator=generator)
+def _bias(heads: Array, labels: Array, clusters: Array, generator: np.random.Generator) -> Estimate:
+    known = np.isfinite(labels)
+    if not labels[known].any():
+        raise InputError("truth", "must hold a return that is known and not 0", bare(f"{int(known.sum())} labels"))
+    sample = ValueSample(heads.min(axis=0)[known], labels[known], clusters[known])
+    found = normalised_bias(sample, generator)
+    assert found is not None  # some return is not 0
+    return found
 
 
 def _disagreement(heads: Array, clusters: Array, generator: np.random.Generator) -> Estimate:

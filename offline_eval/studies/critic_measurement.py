@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ from offline_eval.studies.measurement_records import Bias, Ranks, Skipped, attem
 from offline_eval.studies.measurement_sets import Sets
 from offline_eval.studies.truth import Brancher, check_restorable, draw_episodes
 from offline_eval.types import Critic
+
+BIAS_STREAM = 7
+"""Of the generator that resamples episodes for the bias: whoever prints it prints the same interval."""
 
 _NUM_POINTS = 400
 
@@ -84,11 +88,22 @@ class CriticMeasurement:
         brancher: Brancher | Skipped,
     ) -> Target | Skipped:
         """The steps whose labels are what the critic estimates: draws with entropy for a soft one, else `plain`."""
-        draws = soft_draws(self.model) if self.critic.soft else None
         usable = None if isinstance(brancher, Skipped) else brancher
+        with ExitStack() as stack:
+            found = self.soft_steps(stack)
+            if found is None:
+                return plain if isinstance(plain, Skipped) else Target(plain, self._ceiling(plain, usable))
+            steps, own = found
+            return steps if isinstance(steps, Skipped) else Target(steps, self._ceiling(steps, own))
+
+    def soft_steps(self, stack: ExitStack) -> tuple[LabelledSteps | Skipped, Brancher | None] | None:
+        """Steps of a soft agent's draws, labelled with entropy bonuses; None where there are none.
+
+        Beside them what rolls on from their states, where these can be restored.
+        """
+        draws, plan = soft_draws(self.model) if self.critic.soft else None, self.plan
         if draws is None:
-            return plain if isinstance(plain, Skipped) else Target(plain, self._ceiling(plain, usable))
-        plan = self.plan
+            return None
         drawn = attempt(
             lambda: draw_episodes(
                 draws,
@@ -99,24 +114,23 @@ class CriticMeasurement:
             )
         )
         if isinstance(drawn, Skipped):
-            return plain if isinstance(plain, Skipped) else Target(plain, self._ceiling(plain, usable))
+            return None
         episodes = [part.episode for part in drawn]
-        with Brancher(self.env, episodes, kept=self._folder("drawn")) as own:
-            steps = attempt(
-                lambda: label_steps(
-                    self.critic,
-                    draws,
-                    episodes,
-                    None if usable is None else own,
-                    bonuses=[part.bonuses for part in drawn],
-                    tolerance=plan.tolerance,
-                    longest=plan.longest,
-                    advance=self.watcher.begin("draws past the time limit", len(episodes)),
-                )
+        own = stack.enter_context(Brancher(self.env, episodes, kept=self._folder("drawn")))
+        usable = None if isinstance(attempt(lambda: check_restorable(own)), Skipped) else own
+        steps = attempt(
+            lambda: label_steps(
+                self.critic,
+                draws,
+                episodes,
+                usable,
+                bonuses=[part.bonuses for part in drawn],
+                tolerance=plan.tolerance,
+                longest=plan.longest,
+                advance=self.watcher.begin("draws past the time limit", len(episodes)),
             )
-            if isinstance(steps, Skipped):
-                return steps
-            return Target(steps, self._ceiling(steps, None if usable is None else own))
+        )
+        return steps, usable
 
     def _ceiling(self, steps: LabelledSteps, brancher: Brancher | None) -> Estimate | Skipped:
         plan = self.plan
@@ -161,10 +175,10 @@ class CriticMeasurement:
 
     def bias(self, target: Target, plain: LabelledSteps | Skipped, reference: ValueSample | None = None) -> Bias:
         """Does it say the right amount, and more of it than a reference?"""
-        generator, sample = self._generator(7), target.steps.sample
+        generator, sample = self._generator(BIAS_STREAM), target.steps.sample
+        bias = q_bias(sample, generator, reference=reference)
         rows = np.sort(generator.permutation(len(sample.q))[:_NUM_POINTS])
         other = None if isinstance(plain, Skipped) or plain is target.steps else q_bias(plain.sample, generator)
-        bias = q_bias(sample, generator, reference=reference)
         points = np.stack([sample.q[rows], sample.truth[rows]], axis=1)
         return Bias(bias, target.steps.record, points, other)
 
