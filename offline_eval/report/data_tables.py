@@ -41,7 +41,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """What the doctor found, the errors first."""
     if not findings:
         return "no findings"
-    lines = []
+    lines: list[str] = []
     for finding in sorted(findings, key=lambda found: found.severity):
         words = f"{finding.severity}: {finding.code}", f"  where: {finding.where}", f"  fix:   {finding.fix}"
         lines += map(printable, words)
