@@ -53,4 +53,5 @@ if TYPE_CHECKING:
     from offline_eval.wrappers import SteeredPolicy as SteeredPolicy
     from offline_eval.wrappers import TestTimeTraining as TestTimeTraining
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -73,6 +73,10 @@ def locked(path: Path) -> Iterator[None]:
             yield  # closing the file gives the lock back
 
 
+def _nothing() -> None:
+    """There is nothing to close."""
+
+
 class FolderLock:
     """A folder that belongs to this process until `release`, or until nobody needs this object any more.
 
@@ -86,7 +90,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._close = lambda: None
+        self._close: Callable[[], object] = _nothing
         try:
             import fcntl
 

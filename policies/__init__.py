@@ -45,4 +45,5 @@ if TYPE_CHECKING:
     from offline_eval.policies.vecnormalize_file import read_vecnormalize as read_vecnormalize
     from offline_eval.policies.weakening import weaken as weaken
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import subprocess
 import sys
 import textwrap
 import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT_LIMIT = 0.5  # seconds for `import offline_eval` and `offline-eval --help`, start of Python included
@@ -92,3 +95,36 @@ def test_a_persons_own_modules_change_nothing(tmp_path):
 def test_the_folders_do_not_leak_as_top_level_modules(tmp_path):
     done = run("import offline_eval, wrappers", tmp_path)
     assert "No module named 'wrappers'" in done.stderr
+
+
+def lazy_packages():
+    folders = [ROOT / "offline_eval", ROOT / "wrappers", ROOT / "policies"]
+    return sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("__init__.py")
+        if "lazy_names(" in path.read_text(encoding="utf-8")
+    )
+
+
+@pytest.mark.parametrize("path", lazy_packages(), ids=lambda path: path.parent.name)
+def test_a_type_checker_sees_the_names_that_are_there_and_no_others(path):
+    """Each lazy name is imported for type checkers, and `__getattr__`, which gives any name, is hidden from them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    seen = {
+        alias.asname
+        for block in tree.body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    (home,) = (
+        line.value
+        for line in tree.body
+        if isinstance(line, ast.Assign | ast.AnnAssign) and "_HOME" in ast.unparse(line).partition("=")[0]
+    )
+    assert seen == {key.value for key in home.keys}
+    assert "__getattr__" not in {
+        ast.unparse(line).partition(",")[0] for line in tree.body if isinstance(line, ast.Assign)
+    }

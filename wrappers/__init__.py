@@ -125,4 +125,5 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.steering import BestOfN as BestOfN
     from offline_eval.wrappers.steering import GaussianProposal as GaussianProposal
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

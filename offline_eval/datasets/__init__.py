@@ -48,4 +48,5 @@ if TYPE_CHECKING:
     from offline_eval.datasets.sharing import shared as shared
     from offline_eval.datasets.trajectories import Dataset as Dataset
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -23,4 +23,5 @@ if TYPE_CHECKING:
     from offline_eval.episodes.records import Episode as Episode
     from offline_eval.episodes.records import Evaluation as Evaluation
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -33,4 +33,5 @@ if TYPE_CHECKING:
     from offline_eval.problems.maze import TwoModeMaze as TwoModeMaze
     from offline_eval.problems.maze_answer import MazeProblem as MazeProblem
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

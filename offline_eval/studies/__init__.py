@@ -26,4 +26,5 @@ if TYPE_CHECKING:
     from offline_eval.studies.tuning import Tuning as Tuning
     from offline_eval.studies.tuning import tune_steering as tune_steering
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)

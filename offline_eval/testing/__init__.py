@@ -51,4 +51,5 @@ if TYPE_CHECKING:
     from offline_eval.testing.values import assert_kendall_tau as assert_kendall_tau
     from offline_eval.testing.values import assert_q_bias as assert_q_bias
 
-__getattr__, __dir__ = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, __dir__ = lazy_names(__name__, _HOME)
