@@ -100,6 +100,7 @@ def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
     parser.add_argument(
         "--dataset", type=DATA, required=True, metavar="FILE", help="data set to learn from: a file or a folder"
     )
+    add_transitions(parser)
     parser.add_argument(
         "--gradient-steps", type=int, default=gradient_steps, metavar="N", help="(default: %(default)s)"
     )
@@ -109,6 +110,24 @@ def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
         "--net-arch", default="256,256", metavar="N,N", help="widths of the hidden layers (default: 256,256)"
     )
     parser.add_argument("--device", default="auto", help="where networks are trained: auto, cpu, cuda (default: auto)")
+
+
+def add_transitions(parser: argparse.ArgumentParser) -> None:
+    """`--transitions`: how the rows of a data set are taken."""
+    parser.add_argument(
+        "--transitions",
+        action="store_true",
+        help="take every row of a flat data set as a transition of its own, in whatever order they are",
+    )
+
+
+def data_of(arguments: argparse.Namespace, path: str | None) -> Any:
+    """What an option names as a data set: its path, or the data set where `--transitions` says how to open it."""
+    if path is None or not arguments.transitions:
+        return path
+    from offline_eval.datasets import open_dataset
+
+    return open_dataset(path, transitions=True)
 
 
 def training_words(arguments: argparse.Namespace) -> dict[str, Any]:

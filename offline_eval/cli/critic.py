@@ -52,7 +52,12 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.studies.fitted_critic import fit_critic
 
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
-    dataset = open_dataset(arguments.dataset, observation_space=observation_space, action_space=action_space)
+    dataset = open_dataset(
+        arguments.dataset,
+        observation_space=observation_space,
+        action_space=action_space,
+        transitions=arguments.transitions,
+    )
     has_spaces: Any = arguments.env or dataset
     agent = load_sb3(arguments.agent, has_spaces, arguments.device, normalize=arguments.normalize)
     gamma = arguments.gamma

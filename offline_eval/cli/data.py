@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment_options, choose, print_json, print_text
+from offline_eval.cli.arguments import add_environment_options, add_transitions, choose, print_json, print_text
 from offline_eval.cli.words import DATA, NEW_FILE
 from offline_eval.environments import environment_id
 from offline_eval.errors import InputError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = "describe, check or convert a data set"
 
-_FORMATS = "flat D4RL HDF5, a Minari folder, OGBench npz, a log of states, flat npz"
+_FORMATS = "HDF5 of D4RL, robomimic or d3rlpy, a Minari folder, a log of states, .npz of OGBench or of flat rows"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         add_environment_options(task)
         task.add_argument("--max-episode-steps", type=int, help="the environment's time limit, where the file has none")
+        if name != "check":
+            add_transitions(task)
         if name == "convert":
             task.add_argument("--out", type=NEW_FILE, required=True, metavar="PATH", help="new file or folder")
             task.add_argument("--layout", default="d4rl", help="d4rl, minari or packed (default: %(default)s)")
@@ -113,6 +115,7 @@ def _open(arguments: argparse.Namespace) -> Dataset:
         observation_space=observation_space,
         action_space=action_space,
         max_episode_steps=arguments.max_episode_steps,
+        transitions=arguments.transitions,
     )
     if arguments.env is None:
         return dataset

@@ -8,7 +8,15 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment, check_at_least, env_id_of, print_json, print_text
+from offline_eval.cli.arguments import (
+    add_environment,
+    add_transitions,
+    check_at_least,
+    data_of,
+    env_id_of,
+    print_json,
+    print_text,
+)
 from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError
 
@@ -27,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", type=DATA, required=True, metavar="D", help="what it was trained on: a file or a folder"
     )
+    add_transitions(parser)
     parser.add_argument(
         "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is asked (default: AGENT's own)"
     )
@@ -140,11 +149,11 @@ def run(arguments: argparse.Namespace) -> None:
         diagnosis = diagnose(
             model,
             arguments.env,
-            arguments.dataset,
+            data_of(arguments, arguments.dataset),
             critic=arguments.critic,
             oracle=arguments.oracle,
             plan=plan,
-            critic_dataset=arguments.critic_dataset,
+            critic_dataset=data_of(arguments, arguments.critic_dataset),
             device=arguments.device,
             name=name,
             asked=Asked(

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment, check_at_least, print_json, print_text
+from offline_eval.cli.arguments import add_environment, add_transitions, check_at_least, data_of, print_json, print_text
 from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
     parser.add_argument("--dataset", type=DATA, metavar="D", help="what the agent was trained on: a file or a folder")
+    add_transitions(parser)
     parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument(
         "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)"
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         measurement = measure(
             model,
             arguments.env,
-            dataset=arguments.dataset,
+            dataset=data_of(arguments, arguments.dataset),
             oracle=arguments.oracle,
             critic=arguments.critic,
             reference=arguments.reference,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from offline_eval.cli.arguments import add_environment, check_at_least, print_json, print_text
+from offline_eval.cli.arguments import add_environment, add_transitions, check_at_least, data_of, print_json, print_text
 from offline_eval.cli.words import AGENT, DATA, FOLDER, NEW_FILE
 
 HELP = "return and errors over the checkpoints of a training run"
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_environment(parser)
     parser.add_argument("--dataset", type=DATA, required=True, metavar="D", help="what the policy was trained on")
+    add_transitions(parser)
     parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a checkpoint (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         found = track(
             arguments.run_dir,
             arguments.env,
-            arguments.dataset,
+            data_of(arguments, arguments.dataset),
             oracle=arguments.oracle,
             plan=plan,
             device=arguments.device,

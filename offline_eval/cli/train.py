@@ -91,7 +91,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     training = TrainingPlan(_recipe(arguments.recipe, changes), arguments.gradient_steps, arguments.checkpoints, words)
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
-    dataset = open_dataset(arguments.dataset, observation_space=observation_space, action_space=action_space)
+    dataset = open_dataset(
+        arguments.dataset,
+        observation_space=observation_space,
+        action_space=action_space,
+        transitions=arguments.transitions,
+    )
     learned, held = dataset, None
     if arguments.validation:
         learned, held = dataset.split(arguments.validation, seed=0)
