@@ -107,7 +107,7 @@ def _has_episodes(path: Path) -> bool:
 def _metadata(main: Path) -> dict[str, Any]:
     """What `metadata.json` says; where there is none, what the attributes of the main file say."""
     described = main.parent / METADATA_FILE
-    if not described.is_file():
+    if not os.path.lexists(described):
         with reading_hdf5(main) as file:
             attributes = dict(file.attrs)
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
