@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, Literal
 
 from offline_eval.errors import InputError
 from offline_eval.stats import Interval, PairedDifference, Summary, summarize
@@ -16,7 +16,14 @@ from offline_eval.stats.samples import finite_or_none
 from offline_eval.studies.measurement_records import Measurement
 from offline_eval.types import Array
 
-VALUE, EXTRACTION, GENERALISATION, NONE, UNKNOWN = "value", "extraction", "generalisation", "none", "unknown"
+Bottleneck = Literal["value", "extraction", "generalisation", "none", "unknown"]
+"""What holds an agent back; "none": nothing better within reach of these candidates; "unknown": cannot tell."""
+
+VALUE: Final = "value"
+EXTRACTION: Final = "extraction"
+GENERALISATION: Final = "generalisation"
+NONE: Final = "none"
+UNKNOWN: Final = "unknown"
 
 BOTTLENECKS = (VALUE, EXTRACTION, GENERALISATION)
 """What a share is told of, in this order."""
@@ -255,7 +262,7 @@ class Verdict:
         sentence: the verdict in one sentence.
     """
 
-    bottleneck: str
+    bottleneck: Bottleneck
     shares: Mapping[str, Share]
     evidence: tuple[str, ...]
     recommendation: Recommendation

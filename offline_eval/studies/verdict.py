@@ -14,6 +14,7 @@ from offline_eval.studies.diagnosis_records import (
     NONE,
     UNKNOWN,
     VALUE,
+    Bottleneck,
     Ladder,
     Recommendation,
     Share,
@@ -45,7 +46,7 @@ class Decision:
         wanted: how many of them in all; 0 where nobody knows.
     """
 
-    bottleneck: str
+    bottleneck: Bottleneck
     reason: str
     needs: str = ""
     worth: float = 0.0
