@@ -1,4 +1,4 @@
-"""Small data sets of many kinds for the data doctor: clean ones by construction, and ten faults to plant in them.
+"""Small data sets of many kinds for the data doctor: clean ones by construction, and faults to plant in them.
 
 Every kind is a function of a generator that gives flat arrays by their D4RL names, and nothing in them is wrong: what
 looks odd (a jump, a large number, a reward that only the next state explains) belongs to the task.

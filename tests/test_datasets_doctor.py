@@ -63,12 +63,13 @@ def written(folder, arrays, **attributes):
     return path
 
 
-def test_the_codes_are_the_ten_of_the_documentation():
+def test_the_codes_are_the_eleven_of_the_documentation():
     assert CODES == (
         "timeouts_as_terminals",
         "crossing_next_observations",
         "shifted_rewards",
         "zero_rewards",
+        "ends_in_a_row",
         "duplicated_tail",
         "actions_out_of_bounds",
         "constant_dimension",

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
     for name, run_task, explanation in (
         ("describe", _describe, "returns, lengths, coverage of the action box, normalised score"),
-        ("check", _check, "the doctor: ten faults, where each is and how to mend it; exit code 1 on an error"),
+        ("check", _check, "the doctor: eleven faults, where each is and how to mend it; exit code 1 on an error"),
         ("convert", _convert, "write the same trajectories in another layout"),
     ):
         task = tasks.add_parser(name, help=explanation, description=explanation)

@@ -1,4 +1,4 @@
-"""The ten faults that the data doctor knows; each check gives its findings, or none.
+"""The eleven faults that the data doctor knows; each check gives its findings, or none.
 
 What each means, and what keeps it from a false alarm, is said where it is checked. Numbers here are thresholds of ours.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from offline_eval.datasets.alignment import Steps, reward_shift
+from offline_eval.datasets.continuity import ends_apart, ends_in_a_row
 from offline_eval.datasets.duplicates import duplicated_tail
 from offline_eval.datasets.evidence import Evidence
 from offline_eval.types import Array, FloatArray
@@ -22,6 +23,8 @@ Severity = Literal["error", "warning"]
 _HUGE = 1e6
 _OUTLYING = 1e3
 _APART = 1e4
+_DIVERGED = 1e2
+_USUAL = 0.95
 _SAMPLE = 100_000
 
 
@@ -62,10 +65,28 @@ def timeouts_as_terminals(evidence: Evidence) -> Iterator[Finding]:
     longest = int(evidence.max_episode_steps or lengths.max())
     at_limit = lengths == longest
     count = int((at_limit & terminal).sum())
-    if (at_limit & ~terminal).any() or not _is_limit(evidence, lengths, longest, count):
+    if (at_limit & ~terminal).any() or _tells_time(evidence) or not _is_limit(evidence, lengths, longest, count):
         return
     where = f"{count} of {len(last)} trajectories end as terminal after exactly {longest} steps"
     yield Finding("timeouts_as_terminals", "error", where, fix)
+
+
+def _tells_time(evidence: Evidence) -> bool:
+    """Whether a column is the same in every episode at the same step, and changes from step to step.
+
+    Then the state knows how much time is left, and an end by the time limit is a terminal state.
+    """
+    lengths = evidence.lengths
+    if len(lengths) < 2:
+        return False
+    step = np.arange(len(evidence.rewards)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    count = np.bincount(step)
+    for column in evidence.observations.T.astype(np.float64):
+        spread = np.ptp(column)
+        mean = np.bincount(step, column) / count
+        if spread > 0 and np.abs(column - mean[step]).max() <= 1e-3 * spread and len(np.unique(mean)) > 0.5 * len(mean):
+            return True
+    return False
 
 
 def _is_limit(evidence: Evidence, lengths: Array, longest: int, count: int) -> bool:
@@ -160,6 +181,20 @@ def zero_rewards(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def ends_one_after_the_other(evidence: Evidence) -> Iterator[Finding]:
+    """Ends that are flagged row after row, as long as a goal is held, though the trajectory goes on."""
+    runs = ends_in_a_row(evidence.observations, evidence.flagged) if evidence.names else None
+    if runs is not None:
+        yield Finding(
+            "ends_in_a_row",
+            "warning",
+            f"in {runs.runs} places {'terminals' if evidence.terminals[runs.first] else 'timeouts'} follow one "
+            f"another, {runs.rows} rows in all, though the observations go on; the first at row {runs.first}",
+            "keep the first flag of each run and drop the rows after it up to the reset; or, if what is reached does "
+            "not end the episode, clear them and flag the last row before the reset in `timeouts`",
+        )
+
+
 def repeated_end(evidence: Evidence) -> Iterator[Finding]:
     """Last rows that are copies of earlier ones: see `offline_eval.datasets.duplicates`."""
     found = duplicated_tail(evidence.rows)
@@ -222,7 +257,10 @@ def constant_dimension(evidence: Evidence) -> Iterator[Finding]:
 
 
 def exploding_dimension(evidence: Evidence) -> Iterator[Finding]:
-    """Dimensions beyond 1e6, or a thousand times their own usual range, or of 1e4 times the others' spread."""
+    """Dimensions beyond 1e6, or a thousand times their own usual range, or of 1e4 times the others' spread.
+
+    A dimension that is large throughout is in other units (a time stamp); one that seldom is has diverged.
+    """
     for _, columns, values in _tables(evidence):
         if not values.shape[1]:
             continue
@@ -238,12 +276,25 @@ def exploding_dimension(evidence: Evidence) -> Iterator[Finding]:
         if len(exploding):
             worst = exploding[np.argmax(largest[exploding])]
             row = int(np.argmax(np.abs(values[:, worst])))
+            middle = np.quantile(np.abs(values[:, worst]), _USUAL)
+            has_diverged = largest[worst] > max(_HUGE, _DIVERGED * middle)
             yield Finding(
                 "exploding_dimension",
-                "error" if largest[worst] > _HUGE else "warning",
+                "error" if has_diverged else "warning",
                 f"{_listed([columns[i] for i in exploding])}: {largest[worst]:.3g} in {columns[worst]} at row {row}",
-                "drop the trajectories in which the simulation diverged, or scale a dimension that is in other units",
+                "drop the trajectories in which the simulation diverged"
+                if has_diverged
+                else "scale what is in other units; drop the trajectories if a simulation diverged in them",
             )
+    yield from _large_rewards(evidence)
+
+
+def _large_rewards(evidence: Evidence) -> Iterator[Finding]:
+    """Rewards of any size are a task's own business; but no network that begins at 0 comes to such values."""
+    row = int(np.argmax(np.abs(evidence.rewards)))
+    if abs(evidence.rewards[row]) > _HUGE:
+        where = f"rewards: {evidence.rewards[row]:.3g} at row {row}"
+        yield Finding("exploding_dimension", "warning", where, "divide the rewards by their usual size")
 
 
 def bad_numbers(evidence: Evidence) -> Iterator[Finding]:
@@ -280,9 +331,20 @@ def missing_episode_ends(evidence: Evidence) -> Iterator[Finding]:
     if len(cut) >= 5:
         usual = int(np.median(cut))
         too_long = int((lengths > usual).sum())
-        if too_long and (cut == usual).mean() >= 0.8:
+        if usual > 1 and too_long and (cut == usual).mean() >= 0.8:
             where = f"{too_long} trajectories are longer than {usual} steps, where nearly all others are cut"
             yield Finding("missing_episode_ends", "warning", where, fix)
+            return
+    apart = ends_apart(evidence.observations, evidence.flagged) if evidence.names else None
+    if apart is not None:
+        side = "after" if apart.rows > 0 else "before"
+        yield Finding(
+            "missing_episode_ends",
+            "warning",
+            f"{apart.count} of {apart.ends} flagged ends are followed by no jump of the observations, which comes "
+            f"{abs(apart.rows)} rows {side} them",
+            "move the flags to the last row before the reset: episodes end where the observations jump",
+        )
 
 
 def _tables(evidence: Evidence) -> Iterator[tuple[str, list[str], FloatArray]]:
@@ -299,6 +361,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Finding]]] = {
     "crossing_next_observations": crossing_next_observations,
     "shifted_rewards": shifted_rewards,
     "zero_rewards": zero_rewards,
+    "ends_in_a_row": ends_one_after_the_other,
     "duplicated_tail": repeated_end,
     "actions_out_of_bounds": actions_out_of_bounds,
     "constant_dimension": constant_dimension,
