@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,6 +54,8 @@ def check_registered(env_id: str, argument: str = "env") -> None:
         register_own()
     if env_id in gym.registry:
         return
+    from difflib import get_close_matches
+
     close = get_close_matches(env_id, gym.registry, n=3, cutoff=0.5)
     known = f"did you mean {' or '.join(close)}? " if close else ""
     way_out = f"{known}what another package registers is named with it, as package:Name-v0"

@@ -95,7 +95,7 @@ def test_the_environment_given_says_which_actions_there_are(capsys, flat, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["describe", "nowhere.hdf5"], "`path` must exist"),
+        (["describe", "nowhere.hdf5"], "`PATH` must be an existing file or folder"),
         (["check", "DATA", "--env", "Pendulumm-v1"], "`--env` must be the id of a registered environment"),
         (["check", "DATA", "--env", "Pendulum-v1"], "must have the shape of the data's actions"),
         (["convert", "DATA", "--out", "x", "--layout", "csv"], "`--layout` must be one of d4rl, minari, packed"),

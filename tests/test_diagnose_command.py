@@ -50,7 +50,7 @@ def test_it_prints_keeps_and_resumes(capsys, folder, tmp_path):
     assert list((out / "truth").glob("guided-*.npy"))
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "`out` must be a new folder" in err
+    assert "`--out` must be a new folder" in err
 
     # As a killed run leaves it: some episodes are missing, and a part of the truth.
     table = (out / "episodes.csv").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -79,8 +79,8 @@ def test_it_prints_keeps_and_resumes(capsys, folder, tmp_path):
     [
         (["--episodes", "1"], "`--episodes` must be >= 2"),
         (["--resume"], "`--resume` needs the folder"),
-        (["--dataset", "nothing.hdf5"], "`path` must exist"),
-        (["--critic-dataset", "nothing.hdf5"], "`path` must exist"),
+        (["--dataset", "nothing.hdf5"], "`--dataset` must be an existing"),
+        (["--critic-dataset", "nothing.hdf5"], "`--critic-dataset` must be an existing"),
         (["--env", "offline_eval/LinearQuadratik-v0"], "did you mean"),
         (["--oracle", "nobody.zip"], "nobody.zip"),
         (["--env", "CartPole-v1"], "CartPole"),

@@ -67,7 +67,7 @@ def test_measure_prints_keeps_and_resumes(capsys, td3_folder, tmp_path):
     assert list((tmp_path / "run" / "rollouts").rglob("*.npz"))
     code, _, err = run(capsys, "measure", *words)
     assert code == 2
-    assert "`out` must be a new folder" in err
+    assert "`--out` must be a new folder" in err
     code, out, _ = run(capsys, "measure", *words, "--resume", "--json")
     found = json.loads(out)
     assert code == 0
@@ -140,7 +140,7 @@ def with_scale(model, scale, path):
     ("words", "message"),
     [
         (["measure", "AGENT", "--env", "Pendulum-v3"], "did you mean Pendulum-v1"),
-        (["measure", "AGENT", *ENV, "--dataset", "nowhere.hdf5"], "`path` must exist"),
+        (["measure", "AGENT", *ENV, "--dataset", "nowhere.hdf5"], "`--dataset` must be an existing"),
         (["measure", "AGENT", *ENV, "--dataset", "OTHER"], "must hold observations of"),
         (["measure", "AGENT", *ENV, "--oracle", "nowhere.zip"], "nowhere.zip"),
         (["measure", "AGENT", *ENV, "--critic", "PPO"], "V(s) only"),

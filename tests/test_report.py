@@ -413,6 +413,11 @@ def test_pages_of_run_folders(tmp_path, capsys, sac_file):
     assert f"{sac_file.name} on Pendulum-v1" in made.read_text()
     assert main(["report", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "both.html")]) == 0
     assert "two minus one 3 shared episodes" in Text((tmp_path / "both.html").read_text()).text
+    alone = made.read_text()
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "one-two.html")
+    assert made.read_text() == alone  # the page of several runs is none of theirs
 
 
 def test_a_run_that_was_stopped_shows_what_it_has(tmp_path):
@@ -456,7 +461,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):
     assert main(["report", str(tmp_path / "nowhere")]) == 2
-    assert "`RUN` must be a run folder, or a file that --json wrote" in capsys.readouterr().err
+    assert "`RUN` must be an existing file or folder: a run folder, or what --json printed" in capsys.readouterr().err
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(StorageError, match=r"broken\.json cannot be read"):
         read_run(tmp_path / "broken.json")

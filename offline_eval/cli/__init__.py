@@ -17,8 +17,8 @@ from typing import NoReturn
 
 from offline_eval import __version__
 from offline_eval.cli.arguments import resolve_environment
-from offline_eval.cli.words import check_words
-from offline_eval.errors import OfflineEvalError, printable
+from offline_eval.cli.words import as_typed, check_words
+from offline_eval.errors import InputError, OfflineEvalError, printable
 
 _COMMANDS = (
     "demo",
@@ -68,6 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
+    arguments.parser = parser
     arguments.command_line = shlex.join(["offline-eval", *argv])
     check_words(parser, arguments)
     resolve_environment(arguments)
@@ -79,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        code = arguments.run(arguments)
+        try:
+            code = arguments.run(arguments)
+        except InputError as error:
+            raise as_typed(error, arguments) from error
         sys.stdout.flush()
     except OfflineEvalError as error:
         return _say(str(error), 2)

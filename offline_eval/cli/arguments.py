@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from offline_eval.episodes import EpisodePlan
 
 Number = TypeVar("Number", int, float)
-_LARGEST = 1e12
+_LARGEST = 2**31 - 1
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
@@ -198,9 +198,12 @@ def check_at_least(lowest: int, value: int, argument: str) -> None:
 def parse(word: str, kind: Callable[[str], Number], argument: str, rule: str) -> Number:
     """A number from a word."""
     try:
-        return kind(word)
+        number = kind(word)
     except ValueError:
         raise InputError(argument, rule, word) from None
+    if not abs(number) <= _LARGEST:
+        raise InputError(argument, f"must be finite, and <= {_LARGEST}", word)
+    return number
 
 
 def numbers(words: str, kind: Callable[[str], Number], argument: str) -> list[Number]:
@@ -208,11 +211,7 @@ def numbers(words: str, kind: Callable[[str], Number], argument: str) -> list[Nu
     rule = "must be numbers with commas between them"
     if not words.strip():
         return []
-    found = [parse(word.strip(), kind, argument, rule) for word in words.split(",")]
-    for number in found:
-        if not abs(number) < _LARGEST:
-            raise InputError(argument, f"must be finite numbers below {_LARGEST:g}", words)
-    return found
+    return [parse(word.strip(), kind, argument, rule) for word in words.split(",")]
 
 
 def choose(word: str, choices: dict[str, Any], argument: str) -> Any:

@@ -35,5 +35,5 @@ def run(arguments: argparse.Namespace) -> None:
     first = Path(arguments.runs[0]).resolve()
     default = first / "report.html" if first.is_dir() else first.with_suffix(".html")
     if len(runs) > 1:  # the first one's own page stays what it is
-        default = first.with_name(folder_name("-".join(Path(path).resolve().stem for path in arguments.runs)) + ".html")
+        default = first.parent / f"{folder_name('-'.join(Path(path).resolve().stem for path in arguments.runs))}.html"
     print_text(str(write_page(runs, arguments.out or default)))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import check_at_least, print_json, print_text
-from offline_eval.cli.words import NEW_FOLDER, PAIRS
+from offline_eval.cli.words import PAIRS, SHARED_FOLDER
 from offline_eval.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weaken=halfway,episodes=50,tuning=true",
     )
     steering.add_argument(
-        "--out", type=NEW_FOLDER, required=True, metavar="DIR", help="one run folder a pair; what is there is kept"
+        "--out", type=SHARED_FOLDER, required=True, metavar="DIR", help="one run folder a pair; what is there is kept"
     )
     steering.add_argument("--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done")
     steering.add_argument("--n-envs", type=int, default=32, help="environments side by side (default: 32)")

@@ -10,7 +10,6 @@ import argparse
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
@@ -99,9 +98,11 @@ class Output(Word):
 
     Attributes:
         folder: whether a folder is written, or else a file.
+        shared: whether the folder may hold other things; otherwise it is new, empty, or that of a run.
     """
 
     folder: bool = False
+    shared: bool = False
 
     def check(self, argument: str, word: str) -> None:
         """Its folder must be there or can be made, and be written to."""
@@ -110,6 +111,10 @@ class Output(Word):
         rights = stat.S_ISDIR if self.folder else stat.S_ISREG
         if mode is not None and not (rights(mode) or stat.S_ISDIR(mode)):
             raise InputError(argument, f"must be a {'folder' if self.folder else 'file'}", word, "give another name")
+        if mode is not None and stat.S_ISDIR(mode) and not self.shared:
+            inside = [name for name in os.listdir(word) if not name.startswith(".")]
+            if inside and not (self.folder and (Path(word) / "manifest.json").exists()):
+                raise InputError(argument, "must be new, or an empty folder", word, "give another name")
         path = Path(word).absolute()
         nearest = path if mode is not None and stat.S_ISDIR(mode) else path.parent
         while not os.path.lexists(nearest):
@@ -119,8 +124,10 @@ class Output(Word):
         for part in path.parts:
             if len(os.fsencode(part)) > 255:
                 raise InputError(argument, "must have names of 255 bytes at most", word)
+        from tempfile import TemporaryFile  # it is not light
+
         try:
-            with tempfile.TemporaryFile(dir=nearest):
+            with TemporaryFile(dir=nearest):
                 pass
         except OSError as error:
             reason = f"must be a place to write to ({nearest}: {error.strerror or error})"
@@ -136,6 +143,7 @@ RUN = Existing("a run folder, or what --json printed", folders=True)
 FOLDER = Existing("a folder", files=False, folders=True)
 NEW_FILE = Output()
 NEW_FOLDER = Output(folder=True)
+SHARED_FOLDER = Output(folder=True, shared=True)
 LISTING = Listing()
 PAIRS = Pairs()
 
@@ -167,6 +175,19 @@ def actions_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 def name_of(action: argparse.Action) -> str:
     """An argument as it is typed, or as the help calls it."""
     return max(action.option_strings, key=len, default="") or str(action.metavar or action.dest)
+
+
+def as_typed(error: InputError, arguments: argparse.Namespace) -> InputError:
+    """An error that names a Python argument, under the name that was typed for it."""
+    actions = list(actions_of(arguments.parser, arguments))
+    flag = f"--{error.argument.replace('_', '-')}"
+    names = [name_of(action) for action in actions]
+    if flag not in names:
+        same = [name_of(action) for action in actions if getattr(arguments, action.dest, None) == error.received]
+        if error.argument in names or not isinstance(error.received, str) or not same:
+            return error
+        flag = same[0]
+    return type(error)(flag, error.rule, error.received, error.way_out)
 
 
 def _check(action: argparse.Action, word: Any) -> None:

@@ -197,6 +197,10 @@ def _kept(folder: Path) -> dict[int, int]:
     return {entry.key: entry.steps for entry in open_log(folder).entries if entry.key is not None}
 
 
+_MOST_AT_ONCE = 100_000
+"""Episodes of a round: a plan of all that are wanted would fill the memory before the first is played."""
+
+
 def _rounds(lengths: dict[int, int], num_steps: int) -> Iterator[list[int]]:
     """Episodes to play next, until the first ones, without a gap, have enough steps.
 
@@ -208,7 +212,7 @@ def _rounds(lengths: dict[int, int], num_steps: int) -> Iterator[list[int]]:
         if collected >= num_steps:
             return
         mean = max(1.0, collected / gap) if gap else float(num_steps)
-        count = max(1, int((num_steps - collected) / mean))
+        count = min(max(1, int((num_steps - collected) / mean)), _MOST_AT_ONCE)
         yield [index for index in range(gap, gap + count) if index not in lengths]
 
 
