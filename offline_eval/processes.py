@@ -55,7 +55,12 @@ def run_in_workers(
     check_guarded()
     context: Any = _context()
     results, position = context.Queue(), context.Value("l", 0)
-    pickled = cloudpickle.dumps(job)
+    try:
+        pickled = cloudpickle.dumps(job)
+    except Exception as error:  # of foreign policies and environments
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        rule = "must be 1 for a policy or an environment that cannot be sent to another process"
+        raise InputError("workers", rule, num_workers, reason) from error
     workers = [
         context.Process(target=_work, args=(pickled, list(items), position, results, number), daemon=True)
         for number in range(num_workers)

@@ -30,6 +30,7 @@ _SIGNATURES = (
     ("PPO", "stable_baselines3", "value_net", "clip_range"),
     ("TRPO", "sb3_contrib", "value_net", "cg_max_steps"),
     ("A2C", "stable_baselines3", "value_net", "gae_lambda"),
+    ("ARS", "sb3_contrib", "action_net", "n_delta"),
 )
 
 
@@ -49,6 +50,8 @@ def algorithm_of(file: AgentFile) -> type[BaseAlgorithm]:
         )
     if name == "TD3" and _is_ddpg(file.data):
         name = "DDPG"
+    if name == "PPO" and _is_masked(file.data):
+        name, package = "MaskablePPO", "sb3_contrib"
     try:
         return getattr(import_module(package), name)  # type: ignore[no-any-return]
     except ImportError as error:
@@ -60,6 +63,13 @@ def _is_ddpg(data: Mapping[str, Any]) -> bool:
     kwargs = data.get("policy_kwargs")
     num_critics = (kwargs.twins if isinstance(kwargs, Pickled) else kwargs or {}).get("n_critics")
     return num_critics == 1 and data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
+
+
+def _is_masked(data: Mapping[str, Any]) -> bool:
+    # The same weights and numbers as a PPO; only the classes that the file names tell.
+    named = (data.get(name) for name in ("policy_class", "rollout_buffer_class"))
+    modules = (str(value.twins.get("__module__", "")) for value in named if isinstance(value, Pickled))
+    return any(module.startswith("sb3_contrib.common.maskable") for module in modules)
 
 
 # The classes that a policy may be made of and that the file only names.

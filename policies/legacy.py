@@ -53,6 +53,10 @@ def modern_weights(weights: Mapping[str, Tensor], expected: Iterable[str]) -> di
             older = name.removeprefix(prefix[:3])
             if name.startswith(prefix) and name not in modern and older in modern:
                 modern[name] = modern[older]
+        # The linear policy of ARS was its one layer; today it is a Sequential of one layer.
+        older = name.replace("action_net.0.", "action_net.", 1)
+        if older != name and name not in modern and older in modern:
+            modern[name] = modern.pop(older)
     return modern
 
 

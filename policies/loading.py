@@ -44,8 +44,8 @@ def load_sb3(
 ) -> BaseAlgorithm | Normalized:
     """Open a Stable-Baselines3 or sb3-contrib agent to evaluate it; nothing that is pickled in the file is run.
 
-    SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C (TRPO and RecurrentPPO too), saved by 0.8 or later, or an
-    `OfflineAlgorithm`; the file says which. The agent has its weights, critics included, and the file's numbers
+    SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, RecurrentPPO, MaskablePPO, ARS, saved by 0.8 or later, or
+    an `OfflineAlgorithm`; the file says which. The agent has its weights, critics included, and the file's numbers
     (`gamma`, `learning_rate`, ...). It has no environment, no replay buffer to speak of and, unless this package wrote
     the file, fresh optimisers: to go on training, use SB3's own `load`.
     The global random generators stay as they were.

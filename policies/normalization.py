@@ -18,6 +18,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from offline_eval.errors import InputError, SpaceError, bare
+from offline_eval.masking import takes_masks
 from offline_eval.types import Array, FloatArray, Observations, Predictor
 
 if TYPE_CHECKING:
@@ -191,9 +192,15 @@ class Normalized:
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        **masks: Any,
     ) -> tuple[Array, Any]:
-        """Actions in the environment's units for raw observations, one or a batch."""
-        return self.model.predict(self.statistics.normalize(observation), state, episode_start, deterministic)
+        """Actions in the environment's units for raw observations, one or a batch; `masks` go to the model."""
+        return self.model.predict(self.statistics.normalize(observation), state, episode_start, deterministic, **masks)
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the model asks which actions are allowed."""
+        return takes_masks(self.model)
 
     def get_distribution(self, observations: TensorObservations) -> Any:
         """SB3's distribution of the model's actions, for raw observations as tensors."""

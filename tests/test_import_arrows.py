@@ -13,7 +13,7 @@ FLOORS = [
     ["types", "errors", "lazy"],
     [
         *("batching", "checks", "spaces", "space_agreement", "stats", "environments", "provenance", "simulator"),
-        *("processes", "files"),
+        *("processes", "files", "masking"),
     ],
     ["configured"],
     ["datasets"],

@@ -10,6 +10,7 @@ from gymnasium import Space
 
 from offline_eval.batching import copied
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import refuse_masked
 from offline_eval.types import Array, Predictor, Rule
 from offline_eval.wrappers.host import EpisodeNoise, Metrics, Steering, batch_of_one
 from offline_eval.wrappers.rules import of_policy
@@ -47,6 +48,7 @@ class SteeredPolicy:
     ) -> None:
         if not callable(getattr(model, "predict", None)):
             raise InputError("model", "must have SB3's `predict`", bare(type(model).__name__))
+        refuse_masked(model, "model", "a rule does not know which actions are allowed")
         self.model, self.rule, self.seed = model, of_policy(rule, model), seed
         self.observation_space = observation_space or getattr(model, "observation_space", None)
         chosen = action_space or getattr(model, "action_space", None)

@@ -9,7 +9,9 @@ import numpy as np
 from gymnasium import Space
 
 from offline_eval.batching import take
+from offline_eval.episodes.masks import ActionMasks
 from offline_eval.errors import OfflineEvalError
+from offline_eval.masking import MASKS
 from offline_eval.spaces import check_observation_space
 from offline_eval.types import Array, FloatArray, Observations, Predictor, Remembering
 from offline_eval.wrappers.host import Steering, noise_generator
@@ -55,6 +57,7 @@ class Acting:
         num_seats: environments side by side.
         width: rows of a padded batch, None for one batch of `num_seats` rows.
         deterministic: the policy's mean action, or a draw.
+        masks: which actions are allowed, for a policy that wants to know.
 
     Raises:
         SpaceError: observations that no policy takes: a Tuple, a Dict within a Dict, text.
@@ -68,9 +71,11 @@ class Acting:
         num_seats: int,
         width: int | None,
         deterministic: bool,
+        masks: ActionMasks | None = None,
     ) -> None:
         check_observation_space("observation_space", observation_space)
-        self.policy, self.deterministic = policy, deterministic
+        self.policy, self.deterministic, self._masks = policy, deterministic, masks
+        self._told: dict[str, Array] = {}
         width = width or num_seats
         num_rows = -(-num_seats // width) * width
         self._blocks = np.arange(num_rows).reshape(-1, width)
@@ -127,6 +132,9 @@ class Acting:
         purpose goes up.
         """
         errors = self._unreadable(live)
+        if self._masks is not None:
+            self._told[MASKS], unmasked = self._masks(live, len(self._starts))
+            errors.update(unmasked)
         if errors:
             self._fill(errors, next((seat for seat in live if seat not in errors), None))
         parts = [self._ask(number, live, errors) for number in range(len(self._blocks))]
@@ -194,6 +202,7 @@ class Acting:
             state=_each(self._states[number], np.array),
             episode_start=self._starts[self._blocks[number]],
             deterministic=self.deterministic,
+            **{name: values[rows] for name, values in self._told.items()},
         )
         actions = np.array(actions)
         if actions.ndim == 0 or len(actions) != len(rows):

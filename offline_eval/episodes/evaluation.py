@@ -17,8 +17,10 @@ from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import NOT_CHECKED, Episode, Evaluation, Invariance
 from offline_eval.episodes.schedule import Schedule
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import refuse_masked
 from offline_eval.policies import Normalized, find_vecnormalize, opened, weights_hash
 from offline_eval.policies.finite import check_finite
+from offline_eval.policies.playable import explores, playable
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.remembering import forgets
@@ -187,6 +189,8 @@ def _play(
         raise InputError("model", "must have Stable-Baselines3's `predict`", received, "an agent, or its file")
     model, setting = opened(model, env, device)
     check_finite(model)
+    if any(rule is not None for rule in rules.values()):
+        refuse_masked(model, "model", "a rule does not know them: leave it out")
     if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
         raise InputError(
             "env",
@@ -212,9 +216,11 @@ def _play(
         for episode in done.get(name, ())
         if episode.fresh == schedule.fresh  # a run that went over to new environments does not mix both
     }
+    policy = playable(model, deterministic)
+    if not deterministic and explores(policy):
+        width = 1  # one draw for all rows of a batch would tie the episodes together
     unchecked = _unchecked(env, deterministic, on_cpu, width, bool(lasting), replays)
     played_again = 0 if unchecked is not None else replays
-    policy = _policy_of(model)
     side_by_side = choose(
         policy,
         env,
@@ -335,13 +341,6 @@ def _check_done(episodes: Collection[Episode], plan: EpisodePlan) -> None:
 def _nothing_played(episodes: Sequence[Episode]) -> Iterator[str]:
     if all(episode.failed is not None for episode in episodes):
         yield f"every episode failed: {episodes[0].failed}"
-
-
-def _policy_of(model: Any) -> Predictor:
-    """What is evaluated: the policy of an SB3 algorithm, which is all that `predict` uses and light to send away."""
-    from stable_baselines3.common.base_class import BaseAlgorithm
-
-    return model.policy if isinstance(model, BaseAlgorithm) else model
 
 
 def _device_type(model: Any) -> str:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.isolation import one_thread, seeded_globals
+from offline_eval.episodes.masks import ActionMasks
 from offline_eval.episodes.records import Episode
 from offline_eval.episodes.rollout import play
 from offline_eval.episodes.schedule import Schedule
 from offline_eval.episodes.seats import Seats, make_seats
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import takes_masks
+from offline_eval.policies.playable import seeded
 from offline_eval.types import Predictor, Rule
 from offline_eval.wrappers.host import Steering
 from offline_eval.wrappers.remembering import forgets
@@ -97,7 +100,10 @@ class Share:
                 bare(f"{seats.num_seats} environments"),
                 "pass an id or a factory, or reset each episode",
             )
-        acting = Acting(self.policy, played, seats.observation_space, seats.num_seats, self.width, self.deterministic)
+        policy = self.policy if self.deterministic else seeded(self.policy, self.schedule.plan[0].seed + number)
+        masks = ActionMasks(seats) if takes_masks(policy) else None
+        space = seats.observation_space
+        acting = Acting(policy, played, space, seats.num_seats, self.width, self.deterministic, masks)
         limit = self.step_limit
         if limit is None and seats.max_episode_steps is None:
             limit = DEFAULT_STEP_LIMIT

@@ -76,6 +76,10 @@ class Seats(Protocol):
         """The environment of a seat where it can be reached."""
         ...
 
+    def call(self, name: str, live: Iterable[int]) -> dict[int, Any]:
+        """What a method of these seats' environments returns, or raises; an AttributeError where there is none."""
+        ...
+
     def distrust(self, seat: int) -> None:
         """The episode at this seat failed: what can be made anew is, before the next one begins there."""
         ...
@@ -193,6 +197,17 @@ class EnvSeats:
         """The environment of a seat where it can be reached."""
         return self._envs[seat]
 
+    def call(self, name: str, live: Iterable[int]) -> dict[int, Any]:
+        """What a method of these seats' environments returns, or raises."""
+        results: dict[int, Any] = {}
+        for seat in live:
+            method = self._envs[seat].get_wrapper_attr(name)
+            try:
+                results[seat] = method()
+            except Exception as error:  # as above
+                results[seat] = error
+        return results
+
     def distrust(self, seat: int) -> None:
         """The episode at this seat failed: its environment is made anew before the next one."""
         self._broken.add(seat)
@@ -243,8 +258,22 @@ class _TogetherSeats:
         except Exception as error:  # as above; which environment raised is not known
             return dict.fromkeys(live, error)
 
+    def call(self, name: str, live: Iterable[int]) -> dict[int, Any]:
+        """What a method of the environments returns, or raises."""
+        live = list(live)
+        try:
+            results = self._call(name)
+        except AttributeError:
+            raise
+        except Exception as error:  # as above
+            return dict.fromkeys(live, error)
+        return {seat: results[seat] for seat in live}
+
     def distrust(self, seat: int) -> None:
         """A vector is reset as a whole: there is nothing to make anew for one seat."""
+
+    def _call(self, name: str) -> Sequence[Any]:
+        raise NotImplementedError
 
     def renew(self, seat: int) -> None:
         """Not for a vector, whose environments are no-one's but its own."""
@@ -297,6 +326,10 @@ class VectorSeats(_TogetherSeats):
             results[seat] = _step(observation, rewards[seat], terminated[seat], truncated[seat], info)
         return results
 
+    def _call(self, name: str) -> Sequence[Any]:
+        results: Sequence[Any] = self._vector.call(name)  # type: ignore[attr-defined]
+        return results
+
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""
         envs: Sequence[gym.Env[Any, Any]] | None = getattr(self._vector.unwrapped, "envs", None)
@@ -320,6 +353,7 @@ class VecEnvSeats(_TogetherSeats):
         self._venv = env
         self._counters = [Counter(member) for member in members(env) or [None] * env.num_envs]
         self._monitored = not members(env) and any(env.env_is_wrapped(Monitor))
+        self._offered: set[str] = set()
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._normalize = unwrap_vec_normalize(env)
         self._was_training = self._normalize is not None and self._normalize.training
@@ -361,6 +395,12 @@ class VecEnvSeats(_TogetherSeats):
         """Whether the game is over, too; in another process only its Monitor's report tells, as for SB3."""
         counter = self._counters[seat]
         return "episode" in info if self._monitored else counter.over(info) or not counter.midway
+
+    def _call(self, name: str) -> Sequence[Any]:
+        if name not in self._offered and not self._venv.has_attr(name):
+            raise AttributeError(name)
+        self._offered.add(name)
+        return self._venv.env_method(name)
 
     def env(self, seat: int) -> gym.Env[Any, Any] | None:
         """The environment of a seat where it can be reached."""

@@ -27,12 +27,15 @@ from offline_eval.environments import EnvironmentLike, environment_factory, envi
 from offline_eval.episodes import Episode, EpisodePlan
 from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.isolation import one_thread
+from offline_eval.episodes.masks import ActionMasks
 from offline_eval.episodes.playing import DEFAULT_STEP_LIMIT
 from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.seats import Seats, Start, make_seats
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, OfflineEvalError, StorageError, bare
+from offline_eval.masking import refuse_masked, takes_masks
 from offline_eval.policies import spaces_of
+from offline_eval.policies.playable import playable
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Predictor
 
@@ -143,7 +146,9 @@ def collect(
         level.check(action_space)
     if workers > 1 and environment_factory(env) is None:
         raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
-    policy = RandomAgent(action_space) if model is None else getattr(model, "policy", model)
+    policy = RandomAgent(action_space) if model is None else playable(model)
+    if any(level.epsilon > 0.0 for level in levels):
+        refuse_masked(policy, "model", "a random action may be a forbidden one: leave epsilon at 0")
     lengths = _kept(Path(folder))
     for count in lengths.values():
         if on_steps is not None:
@@ -265,7 +270,8 @@ class _Job:
         if seats.start_together:
             raise InputError("env", "must be an id, a spec, a factory or a single environment", bare("a vector"))
         plain = [Played(None)]
-        acting = Acting(self.policy, plain, seats.observation_space, seats.num_seats, WIDTH, deterministic=True)
+        space, masks = seats.observation_space, ActionMasks(seats) if takes_masks(self.policy) else None
+        acting = Acting(self.policy, plain, space, seats.num_seats, WIDTH, deterministic=True, masks=masks)
         recorder = EpisodeRecorder(seats.num_seats)
         limit = DEFAULT_STEP_LIMIT if seats.max_episode_steps is None else None
         playing: dict[int, int] = {}

@@ -14,6 +14,7 @@ import torch as th
 
 from offline_eval.batching import WIDTH, num_rows, take
 from offline_eval.errors import InputError
+from offline_eval.masking import refuse_masked
 from offline_eval.policies import Normalized
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Observations, Predictor
@@ -155,8 +156,9 @@ def mean_actions(policy: Predictor, observations: Observations) -> Array:
     """Deterministic actions (batch, *action_shape) in the environment's units, in padded batches.
 
     Raises:
-        InputError: a recurrent policy, whose state at a logged step is not known.
+        InputError: a recurrent policy, whose state at a logged step is not known, or one that asks for masks.
     """
+    refuse_masked(policy, "model")
     parts, size = [], num_rows(observations)
     for rows in blocks(size):
         actions, state = policy.predict(take(observations, rows), deterministic=True)

@@ -15,6 +15,7 @@ from offline_eval.batching import num_rows, take
 from offline_eval.datasets.notes import notes_of
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import refuse_masked
 from offline_eval.policies import critic_of
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.learnable import training_notes
@@ -89,6 +90,7 @@ def fit_critic(
     """
     if gradient_steps < 1:
         raise InputError("gradient_steps", "must be >= 1", gradient_steps)
+    refuse_masked(agent, "agent")
     starts = dataset.store.offsets[:-1] + np.arange(dataset.store.num_trajectories)
     observations = take(dataset.store.observations, starts if dataset.members is None else starts[dataset.members])
     episode_start = np.ones(num_rows(observations), bool)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import takes_masks
 
 if TYPE_CHECKING:
     from offline_eval.environments import EnvironmentLike
@@ -66,10 +67,15 @@ class GivenAgent:
         return self.opened()
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False, **masks: Any
     ) -> tuple[Array, Any]:
         """SB3's `predict`, in the agent's own environment."""
-        return self.opened().predict(observation, state, episode_start, deterministic)
+        return self.opened().predict(observation, state, episode_start, deterministic, **masks)
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether it asks which actions are allowed."""
+        return takes_masks(self.opened())
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
