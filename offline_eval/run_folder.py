@@ -15,7 +15,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ class RunFolder:
                 raise InputError("out", "must be a new folder", str(path), "give another one, or go on with resume")
             self._check_same()
             self._read_table()
+        settled = read_manifest(self._manifest_path).get("settled") if self._manifest_path.exists() else None
         self._manifest: dict[str, Any] = {"schema": _SCHEMA, "command": command, **self._asked}
+        self._manifest["settled"] = settled if isinstance(settled, dict) else {}
         self._manifest |= {"versions": versions(), "finished": False}
         self._write_manifest()
         self._write_table()
@@ -77,6 +79,15 @@ class RunFolder:
         """The finished episodes of a variant; failed ones are played again."""
         episodes = self._episodes.get(variant, {})
         return [episodes[index] for index in sorted(episodes) if episodes[index].failed is None]
+
+    def settled(self, name: str, choose: Callable[[], dict[str, int]]) -> dict[str, int]:
+        """What was chosen when the run began: now, or by the run that is resumed."""
+        kept = self._manifest["settled"].get(name)
+        if isinstance(kept, dict) and all(isinstance(value, int) and value > 0 for value in kept.values()):
+            return kept
+        self._manifest["settled"][name] = choose()
+        self._write_manifest()
+        return dict(self._manifest["settled"][name])
 
     def record(self, variant: str, episode: Episode) -> None:
         """Keep an episode; it survives whatever happens to this process from now on."""

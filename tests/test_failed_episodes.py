@@ -351,5 +351,5 @@ def test_an_environment_that_diverged_is_made_anew():
             self.nan |= (self.seed, self.steps) == (11, 2)
             return np.full(2, np.nan) if self.nan else super()._observation()
 
-    assert list(failed_of(evaluate(Zero(), lambda: Diverging(), PLAN, n_envs=1))) == [1]
+    assert list(failed_of(evaluate(Zero(), lambda: Diverging(), PLAN, n_envs=1, replays=0))) == [1]
     assert len(made) == 2

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from offline_eval.cli.words import DATA, NEW_FOLDER, STATISTICS
+from offline_eval.cli.words import DATA, NEW_FOLDER, STATISTICS, CountOrAuto
 from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -79,13 +79,12 @@ def resolve_environment(arguments: argparse.Namespace) -> None:
 
 
 def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
-    """`--episodes`, `--seed`, `--n-envs`, `--workers`, `--stochastic`: what is played, and how fast."""
+    """`--episodes`, `--seed`, `--stochastic`, `--step-limit` and those of `add_parallelism`: what is played."""
     parser.add_argument("--episodes", type=int, default=episodes, help="episodes (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; the next one has seed + 1 (default: 0)"
     )
-    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
-    parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
+    add_parallelism(parser)
     parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean action")
     parser.add_argument(
         "--step-limit",
@@ -93,6 +92,37 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
         metavar="STEPS",
         help="cut episodes there, also beyond the environment's own limit (the default)",
     )
+
+
+def add_parallelism(parser: argparse.ArgumentParser) -> None:
+    """`--n-envs`, `--workers`: how fast it is played. The results are the same for all of them."""
+    parser.add_argument(
+        "--n-envs",
+        type=CountOrAuto(4096),
+        default="auto",
+        metavar="N",
+        help="environments side by side, per worker: a number, or auto: by what a step costs (default: auto)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=CountOrAuto(1024),
+        default="auto",
+        metavar="N",
+        help="processes: a number, or auto: as many as pay for their start (default: auto)",
+    )
+
+
+def parallelism_words(arguments: argparse.Namespace) -> dict[str, int | str]:
+    """The keywords that `add_parallelism` describes."""
+    return {
+        "n_envs": _count_or_auto(arguments.n_envs, "--n-envs"),
+        "workers": _count_or_auto(arguments.workers, "--workers"),
+    }
+
+
+def _count_or_auto(word: str | int, argument: str) -> int | str:
+    CountOrAuto(2**31).check(argument, str(word))
+    return word if word == "auto" else int(word)
 
 
 def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
@@ -165,7 +195,6 @@ def episode_plan(arguments: argparse.Namespace) -> EpisodePlan:
 
 def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `evaluate` that the shared options describe."""
-    check_at_least(1, arguments.n_envs, "--n-envs")
     if arguments.step_limit is not None:
         check_at_least(1, arguments.step_limit, "--step-limit")
     if arguments.resume and not arguments.out:
@@ -173,20 +202,10 @@ def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.log_states and not arguments.out:
         raise InputError("--log-states", "needs a folder for the states", None, "add --out DIR")
     return {
-        "n_envs": arguments.n_envs,
-        "workers": workers_of(arguments.workers),
+        **parallelism_words(arguments),
         "deterministic": not arguments.stochastic,
         "step_limit": arguments.step_limit,
     }
-
-
-def workers_of(word: str) -> int | str:
-    """What `--workers` says: a number or "auto"."""
-    if word == "auto":
-        return word
-    workers = parse(word, int, "--workers", 'must be a number or "auto"')
-    check_at_least(1, workers, "--workers")
-    return workers
 
 
 def check_at_least(lowest: int, value: int, argument: str) -> None:

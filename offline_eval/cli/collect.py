@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from offline_eval.cli.arguments import add_environment, check_at_least, numbers, parse, print_json, print_text
+from offline_eval.cli.arguments import (
+    add_environment,
+    add_parallelism,
+    check_at_least,
+    numbers,
+    parallelism_words,
+    parse,
+    print_json,
+    print_text,
+)
 from offline_eval.cli.words import AGENT_OR_RANDOM, NEW_FILE
 from offline_eval.errors import InputError
 
@@ -22,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", default="0", help="Gaussian noise in the scaled space: 0.1,0.5,1.0 (default: 0)")
     parser.add_argument("--epsilon", default="0", help="chance of a uniform action a step: 0,0.3 (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side, per worker (default: 8)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    add_parallelism(parser)
     parser.add_argument(
         "--out",
         type=NEW_FILE,
@@ -37,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     num_steps = parse(arguments.steps, int, "--steps", "must be a number of steps")
-    for name, value in (("--steps", num_steps), ("--n-envs", arguments.n_envs), ("--workers", arguments.workers)):
-        check_at_least(1, value, name)
+    check_at_least(1, num_steps, "--steps")
+    side_by_side = parallelism_words(arguments)
     check_at_least(0, arguments.seed, "--seed")
     noise = numbers(arguments.noise, float, "--noise")
     epsilon = numbers(arguments.epsilon, float, "--epsilon")
@@ -76,8 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
             folder,
             levels=levels_of(noise, epsilon),
             seed=arguments.seed,
-            n_envs=arguments.n_envs,
-            workers=arguments.workers,
+            **side_by_side,
             on_steps=progress.add,
         )
     rows: dict[tuple[float, float], list[tuple[float, int]]] = {}

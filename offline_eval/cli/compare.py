@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     evaluations: dict[str, list[Evaluation]] = {name: [] for name in files}
     with Run(arguments, plan, dict.fromkeys(variants.values()), hashes, asked) as current:
+        options = current.side_by_side(next(iter(models.values())), options, len(plan))
         for key, model in models.items():
             variant = variants[key]
             evaluations[key[0]].append(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.arguments import (
     add_environment,
+    add_parallelism,
     add_transitions,
     check_at_least,
     data_of,
     env_id_of,
+    parallelism_words,
     print_json,
     print_text,
 )
@@ -52,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--selection-episodes", type=int, metavar="N", help="on which choices are made (default: 20, with --quick 8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--n-envs", type=int, default=32, help="environments side by side, per worker (default: 32)")
-    parser.add_argument("--workers", default="auto", help="processes: a number or auto (default: auto)")
+    add_parallelism(parser)
     parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument(
         "--rollouts", type=int, metavar="N", help="of every candidate that the truth tries (default: 2)"
@@ -76,13 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
     """The plan that the options describe."""
-    from offline_eval.cli.arguments import workers_of
     from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
 
     for name, lowest in (
         ("episodes", 2),
         ("selection_episodes", 2),
-        ("n_envs", 1),
         ("step_limit", 1),
         ("extract", 0),
         ("rollouts", 1),
@@ -93,8 +92,7 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
     check_at_least(0, arguments.seed, "--seed")
     words: dict[str, Any] = {
         "seed": arguments.seed,
-        "n_envs": arguments.n_envs,
-        "workers": workers_of(arguments.workers),
+        **parallelism_words(arguments),
         "step_limit": arguments.step_limit,
     }
     if arguments.extract is not None:
@@ -134,7 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
     plan = plan_of(arguments)
     from offline_eval.cli.progress import Stages
-    from offline_eval.cli.run import names_of, write_report
+    from offline_eval.cli.run import names_of, side_by_side, write_report
     from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.diagnosis_table import diagnosis_table
     from offline_eval.studies.diagnosis import diagnose
@@ -144,6 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
     name = names_of([path for path in (arguments.agent, arguments.critic, arguments.oracle) if path])[0]
     folder = _folder(arguments, plan, name, weights_hash(model))
+    plan = replace(plan, **side_by_side(folder, model, arguments.env, vars(plan), plan.episodes))
     stages = Stages()
     try:
         diagnosis = diagnose(

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             model,
             arguments.env,
             plan,
-            **options,
+            **current.side_by_side(model, options, len(plan)),
             done=current.done(_VARIANT),
             log_states=current.states(_VARIANT),
             on_episode=partial(current.record, _VARIANT),

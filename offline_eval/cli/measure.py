@@ -6,7 +6,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import add_environment, add_transitions, check_at_least, data_of, print_json, print_text
+from offline_eval.cli.arguments import (
+    add_environment,
+    add_parallelism,
+    add_transitions,
+    check_at_least,
+    data_of,
+    parallelism_words,
+    print_json,
+    print_text,
+)
 from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError
 
@@ -41,7 +50,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything: under 2 minutes for a Hopper")
     parser.add_argument("--episodes", type=int, metavar="N", help="episodes (default: 50, with --quick 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--n-envs", type=int, default=8, help="environments side by side (default: 8)")
+    add_parallelism(parser)
     parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument("--states", type=int, metavar="N", help="restored states at which actions are tried")
     parser.add_argument("--rollouts", type=int, metavar="N", help="rollouts of each action")
@@ -55,13 +64,13 @@ def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:
 
     from offline_eval.studies.measurement_plan import MeasurementPlan
 
-    for name in ("episodes", "n_envs", "step_limit", "states", "rollouts", "hold"):
+    for name in ("episodes", "step_limit", "states", "rollouts", "hold"):
         if getattr(arguments, name) is not None:
             check_at_least(1, getattr(arguments, name), f"--{name.replace('_', '-')}")
     check_at_least(0, arguments.seed, "--seed")
     if arguments.perturbation is not None and not arguments.perturbation > 0:
         raise InputError("--perturbation", "must be > 0", arguments.perturbation)
-    asked = {"seed": arguments.seed, "n_envs": arguments.n_envs, "step_limit": arguments.step_limit}
+    asked = {"seed": arguments.seed, "step_limit": arguments.step_limit, **parallelism_words(arguments)}
     if arguments.episodes is not None:
         asked["episodes"] = arguments.episodes
     plan = MeasurementPlan.quick(**asked) if arguments.quick else MeasurementPlan(**asked)
@@ -75,8 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume and not arguments.out:
         raise InputError("--resume", "needs the folder to go on with", None, "add --out DIR")
     plan = plan_of(arguments)
+    from dataclasses import replace
+
     from offline_eval.cli.progress import Stages
-    from offline_eval.cli.run import names_of, write_report
+    from offline_eval.cli.run import names_of, side_by_side, write_report
     from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
     from offline_eval.policies import load_sb3, weights_hash
@@ -97,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
             "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
             "variants": {_VARIANT: None},
             "options": {
-                "measure": recipe(plan),
+                "measure": {key: value for key, value in recipe(plan).items() if key not in ("n_envs", "workers")},
                 "dataset": arguments.dataset,
                 "oracle": arguments.oracle,
                 "critic": arguments.critic,
@@ -111,6 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
             "done": folder.done(_VARIANT),
             "on_episode": lambda episode: folder.record(_VARIANT, episode),
         }
+    plan = replace(plan, **side_by_side(folder, model, arguments.env, vars(plan), plan.episodes))
     stages = Stages()
     try:
         measurement = measure(

@@ -13,10 +13,12 @@ from offline_eval.errors import OfflineEvalError, printable
 
 if TYPE_CHECKING:
     from offline_eval.datasets.trajectories import Dataset
+    from offline_eval.environments import EnvironmentLike
     from offline_eval.episodes import Episode, EpisodePlan, Evaluation
     from offline_eval.run_folder import RunFolder
     from offline_eval.stats import PairedDifference, SeedComparison
     from offline_eval.studies.steering import SteeringRow
+    from offline_eval.types import Predictor
 
 
 class Run:
@@ -39,7 +41,7 @@ class Run:
         options: Mapping[str, Any],
     ) -> None:
         self.folder: RunFolder | None = None
-        self._log_states = arguments.log_states
+        self._log_states, self._env = arguments.log_states, arguments.env
         if arguments.out:
             from offline_eval.run_folder import RunFolder, plan_to_json
 
@@ -68,6 +70,16 @@ class Run:
         """Where a variant's states go."""
         return self.folder.states(variant) if self.folder is not None and self._log_states else None
 
+    def side_by_side(self, model: Predictor, options: Mapping[str, Any], num_episodes: int) -> dict[str, Any]:
+        """The keywords of `evaluate` with numbers of environments and processes: chosen now, or kept by a resumed run.
+
+        Args:
+            model: what plays, or the first of those that do.
+            options: the keywords, where "auto" may stand for a number.
+            num_episodes: of one call of `evaluate`.
+        """
+        return {**options, **side_by_side(self.folder, model, self._env, options, num_episodes)}
+
     def record(self, variant: str, episode: Episode) -> None:
         """One more episode."""
         if self.folder is not None:
@@ -81,6 +93,23 @@ class Run:
         for variant, evaluation in evaluations.items():
             if len(evaluation.failures) == len(evaluation.plan):
                 raise OfflineEvalError(f"every episode of {variant} failed: {evaluation.failures[0].failed}")
+
+
+def side_by_side(
+    folder: RunFolder | None, model: Predictor, env: EnvironmentLike, options: Mapping[str, Any], num_episodes: int
+) -> dict[str, Any]:
+    """`n_envs` and `workers` as numbers; what was chosen stands in the folder, and a resumed run keeps it."""
+    from offline_eval.episodes.evaluation import parallelism
+
+    given = {name: options[name] for name in ("n_envs", "workers")}
+
+    def choose() -> dict[str, int]:
+        return vars(parallelism(model, env, num_episodes, **given, step_limit=options["step_limit"]))
+
+    if "auto" not in given.values():
+        return given
+    kept = choose() if folder is None else folder.settled("side_by_side", choose)
+    return {name: kept.get(name, 1) if value == "auto" else value for name, value in given.items()}
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

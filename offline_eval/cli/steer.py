@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
             done={variant.name: current.done(variant.name) for variant in variants},
             log_states=current.states,
             on_episode=current.record,
-            **options,
+            **current.side_by_side(model, options, len(plan)),
         )
         result = {
             "env": environment_id(arguments.env),

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.batching import WIDTH
 from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json, print_text
 from offline_eval.cli.run import Run, steering_row_json
 from offline_eval.cli.traps import announce
@@ -46,8 +45,6 @@ def run_auto(arguments: argparse.Namespace) -> None:
         given = getattr(arguments, flag.removeprefix("--").replace("-", "_"), usual)
         if given != usual:
             raise InputError(flag, "must be left out with --step-sizes auto", given, "the trial has its own candidates")
-    # The rows of a padded batch cost hardly more than one: a trial fills it.
-    options["n_envs"] = max(options["n_envs"], WIDTH)
     selection = EpisodePlan.seeded(arguments.selection_episodes, arguments.seed + arguments.episodes)
     name = printable(Path(arguments.agent).name)
     model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
@@ -74,7 +71,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
             plan=plan,
             done=lambda part, variant: current.done(f"{part}: {variant}"),
             on_episode=record,
-            **options,
+            **current.side_by_side(model, options, len(variants) * len(selection)),
         )
         result = {
             "env": environment_id(arguments.env),

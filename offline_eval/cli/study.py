@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from offline_eval.cli.arguments import check_at_least, print_json, print_text
+from offline_eval.cli.arguments import add_parallelism, parallelism_words, print_json, print_text
 from offline_eval.cli.words import PAIRS, SHARED_FOLDER
 from offline_eval.errors import InputError
 
@@ -35,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=SHARED_FOLDER, required=True, metavar="DIR", help="one run folder a pair; what is there is kept"
     )
     steering.add_argument("--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done")
-    steering.add_argument("--n-envs", type=int, default=32, help="environments side by side (default: 32)")
-    steering.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    add_parallelism(steering)
     steering.add_argument("--markdown", action="store_true", help="print the tables for a document")
     steering.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     steering.set_defaults(study_run=_steering)
@@ -52,8 +51,7 @@ def _steering(arguments: argparse.Namespace) -> None:
 
     A study may be played in pieces: pairs that are done are not played again, an interrupted one goes on.
     """
-    check_at_least(1, arguments.n_envs, "--n-envs")
-    check_at_least(1, arguments.workers, "--workers")
+    parallelism_words(arguments)
     from pathlib import Path
 
     from offline_eval.report.study_tables import study_json, study_table
@@ -128,8 +126,6 @@ def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: f
             run_folder.record(name, episode)
             progress.advance()
 
-        result = play_pair(
-            asked, done=run_folder.done, on_episode=record, n_envs=arguments.n_envs, workers=arguments.workers
-        )
+        result = play_pair(asked, done=run_folder.done, on_episode=record, **parallelism_words(arguments))
     run_folder.finish({}, result.to_json())
     return result

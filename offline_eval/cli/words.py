@@ -19,7 +19,7 @@ from typing import Any
 from offline_eval.errors import InputError, bare
 
 _LARGEST = 2**31 - 1
-_MOST = {"episodes": 1_000_000, "selection_episodes": 1_000_000, "n_envs": 4096, "seeds": 10_000}
+_MOST = {"episodes": 1_000_000, "selection_episodes": 1_000_000, "seeds": 10_000}
 """Numbers beyond which a plan alone would fill the memory."""
 
 
@@ -45,6 +45,28 @@ class Listing(Word):
 
     def check(self, argument: str, word: str) -> None:
         """Any listing will do here: its parts are read later."""
+
+
+@dataclass(frozen=True)
+class CountOrAuto(Word):
+    """A number of things, or the word "auto".
+
+    Attributes:
+        most: beyond it they alone would fill the memory.
+    """
+
+    most: int
+
+    def check(self, argument: str, word: str) -> None:
+        """It must be either."""
+        if word == "auto":
+            return
+        try:
+            number = int(word)
+        except ValueError:
+            raise InputError(argument, 'must be a number or "auto"', word) from None
+        if not 1 <= number <= self.most:
+            raise InputError(argument, "must be >= 1" if number < 1 else f"must be <= {self.most}", bare(str(number)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from offline_eval.batching import WIDTH
 from offline_eval.configured import ConfiguredEnvironment
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id, registered_spec
 from offline_eval.episodes.checking import CheckedRollout
-from offline_eval.episodes.parallelism import AUTO, check, choose
+from offline_eval.episodes.parallelism import AUTO, Parallelism, check, choose
 from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import NOT_CHECKED, Episode, Evaluation, Invariance
@@ -221,15 +221,8 @@ def _play(
         width = 1  # one draw for all rows of a batch would tie the episodes together
     unchecked = _unchecked(env, deterministic, on_cpu, width, bool(lasting), replays)
     played_again = 0 if unchecked is not None else replays
-    side_by_side = choose(
-        policy,
-        env,
-        schedule.num_planned,
-        n_envs,
-        workers,
-        on_cpu=on_cpu,
-        num_replays=played_again,
-        limit=step_limit or step_limit_of(env),
+    side_by_side = parallelism(
+        model, env, schedule.num_planned, n_envs, workers, num_replays=played_again, step_limit=step_limit
     )
     hash_before = weights_hash(model)
     share = Share(
@@ -298,6 +291,29 @@ def _unchecked(
     if environment_factory(env) is None:
         return Invariance(None, reason="a finished environment cannot be made anew; pass an id or a factory")
     return NOT_CHECKED if replays == 0 else None
+
+
+def parallelism(
+    model: Any,
+    env: EnvironmentLike,
+    num_episodes: int,
+    n_envs: int | str = AUTO,
+    workers: int | str = AUTO,
+    *,
+    num_replays: int = REPLAYS,
+    step_limit: int | None = None,
+) -> Parallelism:
+    """How many environments and processes `evaluate` takes for so many episodes; arguments as there."""
+    return choose(
+        playable(model),
+        env,
+        num_episodes,
+        n_envs,
+        workers,
+        on_cpu=_device_type(model) == "cpu",
+        num_replays=num_replays,
+        limit=step_limit or step_limit_of(env),
+    )
 
 
 def step_limit_of(env: EnvironmentLike) -> int | None:

@@ -25,7 +25,9 @@ _T = TypeVar("_T")
 _START_SECONDS = 3.0
 """Until worker processes play: a fork server imports torch and SB3."""
 
-_LENGTH = 1000  # of an episode where the environment has no limit
+USUAL_LENGTH = 1000
+"""Steps of an episode where the environment has no limit."""
+
 _PROBED_STEPS = 20
 _PROBED_SECONDS = 0.2
 _SLOW_TO_MAKE = 0.3  # the first environment of a kind also pays for imports
@@ -87,7 +89,7 @@ def choose(
         raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
     if isinstance(n_envs, int) and isinstance(workers, int):
         return Parallelism(n_envs, workers)
-    length = limit or _LENGTH
+    length = limit or USUAL_LENGTH
     turns = num_episodes + num_replays
     processes = [workers] if isinstance(workers, int) else [1]
     costs = TYPICAL

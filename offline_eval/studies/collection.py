@@ -23,11 +23,13 @@ from offline_eval.datasets.log import Log, ShardWriter, open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.recorder import EpisodeRecorder
 from offline_eval.datasets.writing import replacing
-from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
+from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import Episode, EpisodePlan
 from offline_eval.episodes.acting import Acting, Played
+from offline_eval.episodes.evaluation import step_limit_of
 from offline_eval.episodes.isolation import one_thread
 from offline_eval.episodes.masks import ActionMasks
+from offline_eval.episodes.parallelism import AUTO, USUAL_LENGTH, check, choose
 from offline_eval.episodes.playing import DEFAULT_STEP_LIMIT
 from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.seats import Seats, Start, make_seats
@@ -111,8 +113,8 @@ def collect(
     *,
     levels: Sequence[Level] = (Level(),),
     seed: int = 0,
-    n_envs: int = 8,
-    workers: int = 1,
+    n_envs: int | str = AUTO,
+    workers: int | str = 1,
     on_steps: Callable[[int], None] | None = None,
 ) -> Log:
     """Collect whole episodes of at least `num_steps` steps in all into a log.
@@ -127,28 +129,28 @@ def collect(
         folder: of the log; each episode's metadata hold `noise` and `epsilon`.
         levels: take turns over the episodes.
         seed: of the first episode; the next one has `seed + 1`.
-        n_envs: environments side by side in each process.
-        workers: processes.
+        n_envs: environments side by side in each process, or "auto".
+        workers: processes; "auto" takes as many as pay for their start.
         on_steps: told the steps of each episode as it finishes.
 
     Raises:
         InputError: an argument breaks a rule.
         OfflineEvalError: the environment raises.
     """
-    for name, value, least in (("steps", num_steps, 1), ("n_envs", n_envs, 1), ("workers", workers, 1)):
-        if value < least:
-            raise InputError(name, f"must be >= {least}", value)
+    if num_steps < 1:
+        raise InputError("steps", "must be >= 1", num_steps)
+    check(n_envs, workers)
     if seed < 0:
         raise InputError("seed", "must be >= 0", seed)
     _, action_space = spaces_of(env)
     levels = (Level(epsilon=1.0),) if model is None else tuple(levels)
     for level in levels:
         level.check(action_space)
-    if workers > 1 and environment_factory(env) is None:
-        raise InputError("workers", "must be 1 for a finished environment", workers, "pass an id or a factory")
     policy = RandomAgent(action_space) if model is None else playable(model)
     if any(level.epsilon > 0.0 for level in levels):
         refuse_masked(policy, "model", "a random action may be a forbidden one: leave epsilon at 0")
+    num_episodes = max(1, num_steps // (step_limit_of(env) or USUAL_LENGTH))
+    side_by_side = choose(policy, env, num_episodes, n_envs, workers, limit=step_limit_of(env))
     lengths = _kept(Path(folder))
     for count in lengths.values():
         if on_steps is not None:
@@ -163,9 +165,9 @@ def collect(
 
     for wanted in _rounds(lengths, num_steps):
         plan = EpisodePlan.seeded(max(wanted) + 1, seed)
-        job = _Job(policy, env, plan, levels, n_envs, Path(folder), environment_id(env))
-        if workers > 1:
-            play_in_workers(job, wanted, min(workers, len(wanted)), tell, _nothing)
+        job = _Job(policy, env, plan, levels, side_by_side.n_envs, Path(folder), environment_id(env))
+        if side_by_side.workers > 1:
+            play_in_workers(job, wanted, min(side_by_side.workers, len(wanted)), tell, _nothing)
         else:
             job(in_order(wanted), tell, _nothing)
     return open_log(folder)

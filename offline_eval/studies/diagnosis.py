@@ -115,7 +115,8 @@ def diagnose(
         measurement = _measured(agent, env, dataset, rater, teacher, plan, kept, keeper, watcher, name, device)
         visited = _visited(measurement, kept)
         _refuse_without_rewards(dataset, visited)
-        player = Player(agent, env, plan, keeper, watcher)
+        new_each = measurement.performance.evaluation.invariance.fresh
+        player = Player(agent, env, plan, keeper, watcher, fresh=new_each)
         climb = Climb(player, surroundings, dataset, rater, measurement.performance.evaluation.returns)
         climb.look(stacked(visited).sample(_NUM_STATES, np.random.default_rng(plan.seed)))
         climb.behaviour()

@@ -60,7 +60,7 @@ class DiagnosisPlan:
     episodes: int = 50
     selection_episodes: int = 20
     seed: int = 0
-    n_envs: int = 32
+    n_envs: int | str = "auto"
     workers: int | str = "auto"
     step_limit: int | None = None
     num_near: tuple[int, ...] = (4, 12)

@@ -31,7 +31,7 @@ class MeasurementPlan:
 
     episodes: int = 50
     seed: int = 0
-    n_envs: int = 8
+    n_envs: int | str = "auto"
     workers: int | str = "auto"
     step_limit: int | None = None
     window: int = 10

@@ -79,11 +79,19 @@ class Player:
         plan: how much.
         keeper: of episodes.
         watcher: told of the progress.
+        fresh: an environment of its own for every episode.
     """
 
     def __init__(
-        self, policy: Predictor, env: EnvironmentLike, plan: DiagnosisPlan, keeper: Keeper, watcher: Watcher
+        self,
+        policy: Predictor,
+        env: EnvironmentLike,
+        plan: DiagnosisPlan,
+        keeper: Keeper,
+        watcher: Watcher,
+        fresh: bool = False,
     ) -> None:
+        self._fresh = fresh
         self.policy, self.env, self.plan, self._keeper, self._watcher = policy, env, plan, keeper, watcher
         self._reporting = EpisodePlan.seeded(plan.episodes, plan.seed)
         self._selection = EpisodePlan.seeded(plan.selection_episodes, plan.seed + SELECTION_SEEDS)
@@ -126,6 +134,8 @@ class Player:
             n_envs=self.plan.n_envs,
             workers=self.plan.workers,
             step_limit=self.plan.step_limit,
+            replays=0,  # the measurement of the policy has checked them
+            fresh=self._fresh,
             done=done,
             on_episode=tell,
         )

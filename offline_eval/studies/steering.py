@@ -173,6 +173,8 @@ def steer(
             on_episode=None if on_episode is None else partial(on_episode, variant.name),
             **options,
         )
+        if evaluations[variant.name].invariance.fresh:  # pairs are to be of one kind, and it need not be found twice
+            options["fresh"] = True
     return steering_rows(variants, evaluations)
 
 

@@ -173,7 +173,7 @@ def halfway(model: Any, env: str, seed: int = 0) -> float:
     """
 
     def mean(agent: Any, **words: Any) -> float:
-        return evaluate(agent, env, _LOOKED_AT, **words).summary.mean
+        return evaluate(agent, env, _LOOKED_AT, replays=0, **words).summary.mean
 
     middle = (mean(model) + mean(model, rule=UniformAction())) / 2
     return min(_STRENGTHS, key=lambda strength: abs(mean(weaken(model, strength, seed)) - middle))

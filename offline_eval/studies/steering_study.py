@@ -240,7 +240,14 @@ def play_pair(
 def _costs(asked: Asked) -> Callable[[Variant], Cost]:
     """Costs on the first steps of the agent's own episodes, in as many environments as Gymnasium users have."""
     recorder = Recorder(asked.agent, _TIMED_ENVS, _TIMED_STEPS)
-    evaluate(recorder, asked.pair.env, EpisodePlan.seeded(_TIMED_ENVS), n_envs=_TIMED_ENVS, step_limit=_TIMED_STEPS)
+    evaluate(
+        recorder,
+        asked.pair.env,
+        EpisodePlan.seeded(_TIMED_ENVS),
+        n_envs=_TIMED_ENVS,
+        step_limit=_TIMED_STEPS,
+        replays=0,
+    )
     spaces = spaces_of(asked.pair.env)
     return lambda variant: cost_of(variant.rule, asked.critic, recorder.steps, spaces)
 

@@ -19,6 +19,7 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.policy_error import return_correlation
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes.evaluation import REPLAYS
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import critic_of, load_sb3, opened, spaces_of, weights_hash
 from offline_eval.provenance import versions
@@ -158,7 +159,7 @@ def track(
         if isinstance(optimum, Skipped):
             raise InputError("oracle", "must be given for these data", None, optimum.reason)
         right = optimum
-    rows = []
+    rows: list[Checkpoint] = []
     for done, (step, path) in enumerate(files):
         model = load_sb3(path, env, device)
         with TemporaryDirectory() as temporary:
@@ -169,6 +170,8 @@ def track(
                 n_envs=plan.n_envs,
                 workers=plan.workers,
                 step_limit=plan.step_limit,
+                replays=0 if rows else REPLAYS,  # the environment is the same for all of them
+                fresh=bool(rows) and rows[0].evaluation.invariance.fresh,
                 log_states=Path(temporary) / "states",
             )
             sets = Sets(train, validation, stacked(list(open_log(Path(temporary) / "states"))), Skipped(""))

@@ -52,7 +52,7 @@ class EpisodeCache:
         found: episodes that it has taken from the folder.
     """
 
-    def __init__(self, folder: str | Path, n_envs: int = 8, states: bool = False) -> None:
+    def __init__(self, folder: str | Path, n_envs: int | str = "auto", states: bool = False) -> None:
         self.folder, self.n_envs, self.states = Path(folder), n_envs, states
         self._fresh = FreshEpisodes(n_envs)
         self.played = self.found = 0
@@ -101,7 +101,7 @@ class EpisodeCache:
         if run is None:
             self.played += len(plan)
             return self._fresh.evaluation(policy, env, plan, rule)
-        play = partial(evaluate, policy, env, plan, rule=rule, n_envs=self.n_envs)
+        play = partial(evaluate, policy, env, plan, rule=rule, n_envs=self.n_envs, replays=0)
         done = run.read(log)
         if len(done) == len(plan):
             self.found += len(plan)

@@ -139,7 +139,7 @@ def assert_unchanged(
     if during is not None:
         during()
     elif env is not None:
-        evaluate(subject.policy, env, whole)
+        evaluate(subject.policy, env, whole, replays=0)
         fields = {"episodes": len(whole), "budget": len(whole), "seeds": spoken(whole, len(whole))}
         fields["command"] = command("evaluate", [subject], env, whole, len(whole))
     after = _copies(subject)

@@ -34,14 +34,14 @@ class EpisodeSource(Protocol):
 
 @dataclass(frozen=True)
 class FreshEpisodes:
-    """Plays every episode that is asked for.
+    """Plays every episode that is asked for; nothing is played again to check it (`assert_deterministic` does).
 
     Attributes:
-        n_envs: environments side by side.
+        n_envs: environments side by side; "auto" takes up to as many as a padded batch has rows.
         workers: processes; "auto" takes one a core where a batch is long enough.
     """
 
-    n_envs: int = 8
+    n_envs: int | str = "auto"
     workers: int | str = 1
 
     def evaluation(
@@ -50,7 +50,7 @@ class FreshEpisodes:
         """The planned episodes, in the order of the plan."""
         from offline_eval.episodes import evaluate
 
-        return evaluate(policy, env, plan, rule=rule, n_envs=self.n_envs, workers=self.workers)
+        return evaluate(policy, env, plan, rule=rule, n_envs=self.n_envs, workers=self.workers, replays=0)
 
     def logged(self, policy: Predictor, env: EnvironmentLike, plan: EpisodePlan) -> Sequence[LoggedEpisode]:
         """The planned episodes with every visited state, in the order of the plan; without those that failed."""
@@ -59,7 +59,9 @@ class FreshEpisodes:
 
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / "states"
-            evaluation = evaluate(policy, env, plan, n_envs=self.n_envs, workers=self.workers, log_states=folder)
+            evaluation = evaluate(
+                policy, env, plan, n_envs=self.n_envs, workers=self.workers, replays=0, log_states=folder
+            )
             if len(evaluation.failures) == len(plan):
                 return []
             return sorted(open_log(folder), key=lambda episode: episode.key or 0)
