@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_contrib import TQC
 from stable_baselines3 import SAC
 from steered import FunctionCritic, network_critic, same_bits
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, SpaceError
 from offline_eval.policies import actor_of, critic_of
+from offline_eval.studies.driving import SoftDraws
 from offline_eval.types import Rule
 from offline_eval.wrappers import (
     L2,
@@ -122,6 +124,36 @@ def test_no_rule_waits_for_the_gpu(name):
     noise = th.randn(40, *shape, generator=th.Generator().manual_seed(0)) if shape else None
     with Waiting():
         rule(observations, actions, noise)
+
+
+def test_training_at_test_time_does_not_wait_for_the_gpu(model):
+    rule = TestTimeTraining(actor_of(model), critic_of(model), learning_rate=0.01).start()
+    space = model.observation_space
+    generator = np.random.default_rng(0)
+    for step in range(3):
+        observations = th.as_tensor(generator.standard_normal((8, *space.shape)), dtype=th.float32)
+        actions = th.as_tensor(generator.uniform(-1, 1, (8, *model.action_space.shape)), dtype=th.float32)
+        shape = rule.noise_shape(actions.shape[1])
+        noise = th.randn(8, *shape, generator=th.Generator().manual_seed(step)) if shape else None
+        if step == 0:  # reserves memory, and looks how much there is
+            rule(observations, actions, noise)
+        else:
+            with Waiting():
+                rule(observations, actions, noise)
+
+
+@pytest.mark.parametrize("algorithm", [SAC, TQC])
+def test_draws_of_a_soft_policy_are_made_where_the_policy_is(algorithm, monkeypatch):
+    # Tensors of the meta device mix with no others, and have no numbers: all goes well until these are asked for.
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, policy_kwargs={"net_arch": [8]}, device="cpu")
+    draws = SoftDraws(model)
+    observations, noise = np.zeros((5, 3), dtype=np.float32), np.zeros((5, 1), dtype=np.float32)
+    actions, bonuses = draws.act(observations, noise)
+    assert (actions.shape, bonuses.shape) == ((5, 1), (5,))
+    model.policy.to("meta")
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", False)  # it looks at numbers
+    with pytest.raises(NotImplementedError, match="no data"):
+        draws.act(observations, noise)
 
 
 # Graphs

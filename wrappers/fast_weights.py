@@ -74,11 +74,10 @@ class FastWeights:
 
         What lies behind the last of the rows, padding, is left out.
         """
-        for table, after in zip(self._tables, (weights, *moments, steps), strict=True):
-            table[rows] = after[: len(rows)]
-        lost = rows[~usable[: len(rows)]]
-        if len(lost):
-            self.forget(lost)
+        # No choice of rows by a mask: a GPU would have to be waited for.
+        kept = usable[: len(rows), None]
+        for table, fresh, after in zip(self._tables, self.fresh, (weights, *moments, steps), strict=True):
+            table[rows] = th.where(kept, after[: len(rows)], fresh)
 
     def by_name(self, weights: Tensor) -> dict[str, Tensor]:
         """Weights (rows, size) as parameters (rows, *shape)."""

@@ -133,7 +133,7 @@ class SoftDraws:
                 seen, _ = inner.policy.obs_to_tensor(normalise(take(observations, rows)))
                 mean, log_std, extra = actor.get_action_dist_params(seen)
                 gaussian = actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
-                drawn = gaussian.mean + gaussian.stddev * th.as_tensor(noise[rows], dtype=mean.dtype, device=mean.device)
+                drawn = gaussian.mean + gaussian.stddev * th.as_tensor(noise[rows]).to(mean)
                 squashed = th.tanh(drawn)
                 correction = th.log(1.0 - squashed.square() + 1e-6)  # SB3's own
                 log_prob = (gaussian.log_prob(drawn) - correction).sum(dim=1)
