@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,8 @@ def _line(variant: str, episode: Episode) -> str:
 
 
 def _episode(row: Mapping[str, str]) -> Episode:
+    if not (row["failed"] or isfinite(float(row["return"]))):
+        raise ValueError(f"a return of {row['return']}")
     return Episode(
         index=int(row["index"]),
         seed=int(row["seed"]),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from environments import Counter, Zero
@@ -119,3 +120,16 @@ def test_kill_and_resume_end_in_the_identical_table(tmp_path, sac_file, options)
         returns = [{episode.key: episode.episode_return for episode in log} for log in logs]
         assert len(returns[0]) == 12
         assert returns[0] == returns[1]
+
+
+def test_a_row_of_another_seed_than_the_plan_s_is_refused():
+    kept = evaluate(Zero(), lambda: Counter(3), EpisodePlan.seeded(3, seed=5)).episodes
+    plan = EpisodePlan.seeded(4, seed=5)
+    assert evaluate(Zero(), lambda: Counter(3), plan, done=kept).episodes[:3] == kept
+    moved = replace(kept[1], seed=9)
+    with pytest.raises(
+        InputError, match=r"episodes of this plan, which has seed 6 there. Received entry 1 with seed 9"
+    ):
+        evaluate(Zero(), lambda: Counter(3), plan, done=[kept[0], moved])
+    with pytest.raises(InputError, match="which has 4 entries"):
+        evaluate(Zero(), lambda: Counter(3), plan, done=[replace(kept[1], index=4)])

@@ -92,6 +92,12 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
         metavar="STEPS",
         help="cut episodes there, also beyond the environment's own limit (the default)",
     )
+    parser.add_argument(
+        "--success",
+        default="last",
+        metavar="STEP",
+        help="whose is_success or success counts: of the last step, or of any (default: last)",
+    )
 
 
 def add_parallelism(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +201,8 @@ def episode_plan(arguments: argparse.Namespace) -> EpisodePlan:
 
 def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `evaluate` that the shared options describe."""
+    from offline_eval.episodes import AnyStep, LastStep
+
     if arguments.step_limit is not None:
         check_at_least(1, arguments.step_limit, "--step-limit")
     if arguments.resume and not arguments.out:
@@ -205,6 +213,7 @@ def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         **parallelism_words(arguments),
         "deterministic": not arguments.stochastic,
         "step_limit": arguments.step_limit,
+        "success_at": choose(arguments.success, {"last": LastStep(), "any": AnyStep()}, "--success"),
     }
 
 

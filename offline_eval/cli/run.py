@@ -126,7 +126,8 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         from offline_eval.stats import wilson_interval
 
         succeeded, told = evaluation.successes
-        summary["success"] = {"rate": succeeded / told, "n": told, "ci95": wilson_interval(succeeded, told).to_json()}
+        rate = {"rate": succeeded / told, "n": told, "ci95": wilson_interval(succeeded, told).to_json()}
+        summary["success"] = {**rate, "at": evaluation.success_at.words}
     return {
         "env": evaluation.env,
         "algorithm": evaluation.algorithm,

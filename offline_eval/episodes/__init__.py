@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 from offline_eval.lazy import lazy_names
 
 _HOME = {
+    "AnyStep": "success",
     "Episode": "records",
     "EpisodePlan": "plan",
     "Evaluation": "records",
+    "LastStep": "success",
     "PlanEntry": "plan",
+    "SuccessAt": "success",
     "evaluate": "evaluation",
     "evaluate_rules": "evaluation",
 }
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from offline_eval.episodes.plan import PlanEntry as PlanEntry
     from offline_eval.episodes.records import Episode as Episode
     from offline_eval.episodes.records import Evaluation as Evaluation
+    from offline_eval.episodes.success import AnyStep as AnyStep
+    from offline_eval.episodes.success import LastStep as LastStep
+    from offline_eval.episodes.success import SuccessAt as SuccessAt
 
 if not TYPE_CHECKING:  # a type checker would take any name
     __getattr__, __dir__ = lazy_names(__name__, _HOME)

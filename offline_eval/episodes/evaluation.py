@@ -16,6 +16,7 @@ from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import NOT_CHECKED, Episode, Evaluation, Invariance
 from offline_eval.episodes.schedule import Schedule
+from offline_eval.episodes.success import LastStep, SuccessAt, early_successes
 from offline_eval.errors import InputError, bare
 from offline_eval.masking import refuse_masked
 from offline_eval.policies import Normalized, find_vecnormalize, opened, weights_hash
@@ -43,6 +44,7 @@ def evaluate(
     step_limit: int | None = None,
     replays: int = REPLAYS,
     fresh: bool = False,
+    success_at: SuccessAt | None = None,
     log_states: str | Path | None = None,
     done: Collection[Episode] = (),
     on_episode: Callable[[Episode], None] | None = None,
@@ -70,6 +72,8 @@ def evaluate(
         replays: episodes that are played again to check the table; 0 for none, then `invariant` is None. Their time is
             not part of `wall_time`.
         fresh: an environment of its own for every episode from the start, for one that is known to need it.
+        success_at: the step whose `is_success` or `success` says whether an episode succeeded: `LastStep()` if left
+            out, or `AnyStep()`. Both are recorded for every episode.
         log_states: folder that receives every visited state (`offline_eval.datasets`).
         done: finished episodes of an earlier, interrupted call; they are not played again.
         on_episode: told of each episode as it finishes.
@@ -91,6 +95,7 @@ def evaluate(
         step_limit=step_limit,
         replays=replays,
         fresh=fresh,
+        success_at=success_at or LastStep(),
         log_states=log_states,
         done={"": done},
         on_episode=None if on_episode is None else lambda _, episode: on_episode(episode),
@@ -112,6 +117,7 @@ def evaluate_rules(
     step_limit: int | None = None,
     replays: int = REPLAYS,
     fresh: bool = False,
+    success_at: SuccessAt | None = None,
     done: Mapping[str, Collection[Episode]] | None = None,
     on_episode: Callable[[str, Episode], None] | None = None,
 ) -> dict[str, Evaluation]:
@@ -133,6 +139,7 @@ def evaluate_rules(
         step_limit: cut episodes after so many steps.
         replays: episodes, of all rules together, that are played again to check the tables.
         fresh: an environment of its own for every episode.
+        success_at: the step that counts.
         done: finished episodes of an interrupted call, by rule.
         on_episode: told the rule's name and each episode as it finishes.
 
@@ -154,6 +161,7 @@ def evaluate_rules(
         step_limit=step_limit,
         replays=replays,
         fresh=fresh,
+        success_at=success_at or LastStep(),
         log_states=None,
         done=done or {},
         on_episode=on_episode,
@@ -174,6 +182,7 @@ def _play(
     step_limit: int | None,
     replays: int,
     fresh: bool,
+    success_at: SuccessAt,
     log_states: str | Path | None,
     done: Mapping[str, Collection[Episode]],
     on_episode: Callable[[str, Episode], None] | None,
@@ -267,7 +276,8 @@ def _play(
             wall_time=rollout.seconds * share_of_steps,
             weights_hash=(hash_before, hash_after),
             invariance=invariance,
-            notes=(*setting, *notes, *_nothing_played(episodes)),
+            notes=(*setting, *notes, *_nothing_played(episodes), *early_successes(episodes, success_at)),
+            success_at=success_at,
             independent=name not in lasting,
             n_envs=side_by_side.n_envs,
             workers=side_by_side.workers,

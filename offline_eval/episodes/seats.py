@@ -21,6 +21,7 @@ from offline_eval.environments import EnvironmentLike, environment_factory
 from offline_eval.episodes.lives import Counter, not_anew
 from offline_eval.episodes.plan import PlanEntry
 from offline_eval.episodes.still import Still, members
+from offline_eval.episodes.success import SUCCESS_KEYS
 from offline_eval.errors import InputError
 from offline_eval.types import Array
 
@@ -317,9 +318,11 @@ class VectorSeats(_TogetherSeats):
         observations, rewards, terminated, truncated, infos = self._vector.step(actions.copy())
         ended = np.logical_or(terminated, truncated)
         self._ended |= ended
+        told = {key: infos[key] for name in SUCCESS_KEYS for key in (name, f"_{name}") if key in infos}
         results: dict[int, Step | Exception] = {}
         for seat in live:
-            observation, info = _row(observations, seat), _row_info(infos, seat) if ended[seat] else _NO_INFO
+            # Within an episode nobody asks for more than whether it succeeded: infos of many environments are large.
+            observation, info = _row(observations, seat), _row_info(infos if ended[seat] else told, seat)
             if ended[seat] and self._same_step:
                 observation = infos["final_obs"][seat]
                 info = _row_info(infos.get("final_info", {}), seat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,13 +11,13 @@ import numpy as np
 if TYPE_CHECKING:
     from offline_eval.episodes.records import Episode
 
-KEYS = ("is_success", "success")
+SUCCESS_KEYS = ("is_success", "success")
 """Where environments tell it; the first of them that is there counts."""
 
 
 def told(info: Mapping[str, Any]) -> bool | None:
     """What the info of a step says; None where it says nothing."""
-    for key in KEYS:
+    for key in SUCCESS_KEYS:
         if key in info:
             value = np.asarray(info[key]).reshape(-1)[0]
             return None if value is None or value != value else bool(value)
@@ -69,3 +69,11 @@ class AnyStep:
     def counts(self, episode: Episode) -> bool:
         """Always: some environments tell only when there is a success."""
         return True
+
+
+def early_successes(episodes: Sequence[Episode], success_at: SuccessAt) -> Iterator[str]:
+    """A note where episodes succeeded on the way that the chosen step does not count."""
+    early = sum(bool(episode.success_any) and not success_at.of(episode) for episode in episodes)
+    if early:
+        words = f"{early} of {len(episodes)} episodes succeeded at some step and not at the last, which is what counts"
+        yield f"{words}: success_at=AnyStep() (--success any) counts them"

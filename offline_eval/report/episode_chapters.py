@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
@@ -12,6 +12,7 @@ from offline_eval.report.reading import Reading, summary_reading
 from offline_eval.report.runs import RunResult
 from offline_eval.report.tables import number
 from offline_eval.stats import wilson_interval
+from offline_eval.stats.samples import failed_of
 from offline_eval.studies.credit import Credit
 
 _MOST_IN_WORDS = 3
@@ -21,7 +22,7 @@ def evaluation_chapter(run: RunResult) -> Chapter:
     """Of `evaluate`."""
     summary, episodes = run.result["summary"], run.result["episodes"]
     mean, agent = summary_reading(summary), run.agents[0]
-    finding = f"{agent} returns {mean.text()} on average over {summary['n']} episodes of {run.env}."
+    finding = f"{agent} returns {mean.text()} on average over {episodes_text(summary)} of {run.env}."
     return Chapter(
         f"{agent} on {run.env}",
         finding,
@@ -52,7 +53,7 @@ def steering_chapter(run: RunResult) -> Chapter:
             row["rule"],
             Reading.of(row["paired"], "mean_difference"),
             role,
-            aside=f"{difference_text(row['paired'])} · {row['paired']['wins']}/{row['paired']['n']}",
+            aside=f"{difference_text(row['paired'])} · {wins_text(row['paired'])}",
         )
         for row, role in zip(rows, roles, strict=True)
         if row["paired"] is not None
@@ -87,7 +88,7 @@ def steering_chapter(run: RunResult) -> Chapter:
             "highest mean of those played, chosen afterwards in its favour."
         )
         figures.append(Figure("Steering minus its best control", drawing, sentence(words), caption))
-    numbers = [KeyNumber(f"return, {plain['rule']}", baseline, f"{plain['summary']['n']} episodes")]
+    numbers = [KeyNumber(f"return, {plain['rule']}", baseline, episodes_text(plain["summary"]))]
     for row in rows:
         if row["control"] or row.get("verdict") or (not controls and row["paired"]):
             numbers.append(_paired_number(row["rule"], plain["rule"], row["paired"]))
@@ -158,16 +159,24 @@ def comparison_finding(differences: Sequence[tuple[str, Reading]], first: str) -
     return sentence("; ".join(clauses)) if clauses else f"There is nothing to compare {first} with."
 
 
+def episodes_text(summary: Mapping[str, Any]) -> str:
+    """How many episodes a mean is over, and how many it leaves out."""
+    failed = summary.get("failed", 0)
+    left_out = f" ({failed_of(failed, summary['n'] + failed, '')})" if failed else ""
+    return f"{summary['n']} episodes{left_out}"
+
+
 def return_numbers(summary: Mapping[str, Any]) -> list[KeyNumber]:
     """Mean, IQM and success of the object of `evaluate --json`'s summary."""
     numbers = [
-        KeyNumber("mean return", summary_reading(summary), f"over {summary['n']} episodes"),
+        KeyNumber("mean return", summary_reading(summary), f"over {episodes_text(summary)}"),
         KeyNumber("IQM of the return", summary_reading(summary, "iqm", "iqm_ci95"), "mean of the middle half"),
     ]
     success = summary.get("success")
     if success:
         rate, n = success["rate"], success["n"]
-        numbers.append(KeyNumber("success rate", Reading(rate, wilson_interval(round(rate * n), n)), f"of {n}"))
+        meaning = f"of {n}, at the {success.get('at', 'last step')}"
+        numbers.append(KeyNumber("success rate", Reading(rate, wilson_interval(round(rate * n), n)), meaning))
     return numbers
 
 
@@ -198,12 +207,18 @@ def difference_text(paired: Mapping[str, Any]) -> str:
     return Reading.of(paired, "mean_difference").text(signed=True)
 
 
-def failures(episodes: Iterable[Mapping[str, Any]]) -> list[str]:
+def wins_text(paired: Mapping[str, Any]) -> str:
+    """Wins of all pairs, those that failed among them."""
+    return f"{paired['wins']}/{paired['n'] + paired['failed']}"
+
+
+def failures(episodes: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note where episodes failed."""
     failed = [episode for episode in episodes if episode["failed"]]
     if not failed:
         return []
-    return [f"{len(failed)} episodes failed and do not count; the first: {failed[0].get('error', 'no reason given')}"]
+    words = failed_of(len(failed), len(episodes))
+    return [f"{words} and do not count; the first: {failed[0].get('error', 'no reason given')}"]
 
 
 _ROLES = {"main": "steered", "control": "its control", "plain": "control of all"}

@@ -9,7 +9,8 @@ from textwrap import wrap
 from offline_eval.episodes import Evaluation
 from offline_eval.episodes.records import Invariance
 from offline_eval.errors import printable
-from offline_eval.stats import Interval, PairedDifference, SeedComparison, wilson_interval
+from offline_eval.stats import Interval, PairedDifference, SeedComparison, Summary, wilson_interval
+from offline_eval.stats.samples import failed_of
 from offline_eval.studies.comparison import ComparisonRow
 from offline_eval.studies.steering import SteeringRow
 
@@ -42,6 +43,13 @@ def difference(paired: PairedDifference | SeedComparison | None) -> str:
     return "" if paired is None else f"{number(paired.mean_difference, signed=True)} {interval(paired.ci95)}"
 
 
+def mean_words(summary: Summary, failed: int | None = None, total: int | None = None) -> str:
+    """A mean, and how many episodes it leaves out because they failed."""
+    failed = summary.failed if failed is None else failed
+    total = summary.n + summary.failed if total is None else total
+    return f"{number(summary.mean)} ({failed_of(failed, total, '')})" if failed else number(summary.mean)
+
+
 def columns(rows: Sequence[Sequence[str]], aligned: str) -> list[str]:
     """Rows of cells as lines; `aligned` has < or > for each column. Names of strangers cannot leave their cell."""
     rows = [[printable(cell) for cell in row] for row in rows]
@@ -56,7 +64,7 @@ def evaluation_table(evaluation: Evaluation, agent: str) -> str:
     """One evaluated policy."""
     summary = evaluation.summary
     rows = [
-        ("mean return", f"{number(summary.mean)}  95 % interval {interval(summary.ci95)}"),
+        ("mean return", f"{mean_words(summary)}  95 % interval {interval(summary.ci95)}"),
         ("IQM", f"{number(summary.iqm)}  95 % interval {interval(summary.iqm_ci95)}"),
         ("median", number(summary.median)),
         ("spread", f"{number(summary.std)} (standard deviation over episodes)"),
@@ -64,9 +72,10 @@ def evaluation_table(evaluation: Evaluation, agent: str) -> str:
     ]
     if evaluation.successes is not None:
         succeeded, told = evaluation.successes
-        rows.append(("success", f"{succeeded} of {told}  {interval(wilson_interval(succeeded, told))}"))
+        rate = interval(wilson_interval(succeeded, told))
+        rows.append(("success", f"{succeeded} of {told} ({evaluation.success_at.words})  {rate}"))
     if evaluation.failures:
-        rows.append(("failed", f"{len(evaluation.failures)} episodes; the first: {evaluation.failures[0].failed}"[:64]))
+        rows.append(("failed", _shortened(f"the first: {evaluation.failures[0].failed}")))
     rows.append(("speed", f"{evaluation.steps_per_second:,.0f} steps/s ({side_by_side(evaluation)})"))
     rows.append(("invariant", invariance_words([evaluation])))
     rows.append(("weights", _weights(evaluation)))
@@ -85,8 +94,8 @@ def steering_table(rows: Sequence[SteeringRow], agent: str) -> str:
     cells = [("rule", "mean", "minus plain", "wins", "minus best control")]
     for row in rows:
         name = f"  {row.variant.name}" if row.variant.name in controls else row.variant.name
-        wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n}"
-        mean = number(row.evaluation.summary.mean)
+        wins = "" if row.paired is None else f"{row.paired.wins}/{row.paired.n + row.paired.failed}"
+        mean = mean_words(row.evaluation.summary)
         cells.append((name, mean, difference(row.paired), wins, difference(row.against_control)))
     heading = f"{agent} on {plain.evaluation.env}: {plan_words(plain.evaluation)}"
     lines = [heading, "differences in return with 95 % intervals", "", *columns(cells, "<>>>>"), ""]
@@ -109,9 +118,11 @@ def comparison_table(rows: Sequence[ComparisonRow], env: str) -> str:
     for row in rows:
         paired, summary = row.difference, row.summary
         episodes = paired if isinstance(paired, PairedDifference) else None
-        wins = f"{episodes.wins}/{episodes.n}" if episodes else ""
+        wins = f"{episodes.wins}/{episodes.n + episodes.failed}" if episodes else ""
         needed = f"{episodes.required_n}" if episodes and episodes.required_n is not None else ""
-        cells.append((row.name, f"{number(summary.mean)} {interval(summary.ci95)}", difference(paired), wins, needed))
+        failed = sum(len(evaluation.failures) for evaluation in row.evaluations)
+        mean = mean_words(summary, failed, sum(len(evaluation.plan) for evaluation in row.evaluations))
+        cells.append((row.name, f"{mean} {interval(summary.ci95)}", difference(paired), wins, needed))
     lines = [f"{env}: the unit is the {unit}", "", *columns(cells, "<>>>>")]
     if any(row[4] for row in cells[1:]):
         lines += ["", "needed: episodes to tell the two apart, if the difference is as seen (power 80 %)"]
@@ -180,6 +191,10 @@ def plan_words(evaluation: Evaluation) -> str:
     """How many episodes, and their seeds."""
     seeds = [entry.seed for entry in evaluation.plan]
     return f"{len(seeds)} episodes, seeds {min(seeds)} to {max(seeds)}"
+
+
+def _shortened(text: str, longest: int = 64) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _weights(evaluation: Evaluation) -> str:

@@ -170,6 +170,7 @@ class _Run:
             "terminated": episode.terminated,
             "truncated": episode.truncated,
             "success": episode.success,
+            "success_any": episode.success_any,
             "steering": dict(episode.steering),
             "states": None if log is None else [log.name, episode.index],
         }
@@ -229,5 +230,6 @@ def _episode(index: int, row: dict[str, Any]) -> Episode:
         terminated=row["terminated"],
         truncated=row["truncated"],
         success=row["success"],
+        success_any=row.get("success_any"),
         steering=row["steering"],
     )
