@@ -181,7 +181,7 @@ def test_every_episode_is_a_dot_and_failed_ones_are_counted():
     run.result["episodes"][2] |= {"return": None, "failed": True, "error": "boom"}
     html = page([run])
     assert html.count('class="dot main"') == 3
-    assert "1 episodes failed and do not count; the first: boom" in html
+    assert "1 of 4 episodes failed and do not count; the first: boom" in html
 
 
 PLAIN = [float(i) for i in range(20)]

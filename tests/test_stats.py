@@ -300,10 +300,11 @@ def test_no_comparison_improves_through_a_failure():
     assert difference.required_n is None
     seeds = compare_seeds([a, a + 1.0, b], [b, b + 1.0, b])
     assert (seeds.failed, seeds.ci95.low, seeds.ci95.high) == (10, -math.inf, math.inf)
-    summary = summarize(np.append(np.arange(40.0), np.nan))
+    summary, whole = summarize(np.append(np.arange(40.0), np.nan)), summarize(np.arange(40.0))
     assert not summary.ci95.honest
     assert not summary.iqm_ci95.honest
-    assert "1 episodes failed" in summary.ci95.caveat
+    assert summary.ci95.caveat == "1 of 41 episodes failed and do not count"
+    assert (summary.ci95.low, summary.ci95.high) == (whole.ci95.low, whole.ci95.high)
 
 
 def test_pairs_that_all_failed_are_counted():

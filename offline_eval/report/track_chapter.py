@@ -132,7 +132,8 @@ def track_chapter(run: RunResult) -> Chapter:
 
 
 def _best(moments: Sequence[Moment]) -> Moment | None:
-    played = [moment for moment in moments if moment.mean.known]
+    """The highest return; not where episodes failed, as the others may be the better ones."""
+    played = [moment for moment in moments if moment.mean.known and not moment.failed]
     return max(played, key=lambda moment: moment.mean.value, default=None)
 
 
@@ -156,8 +157,10 @@ def _correlation_words(correlations: Mapping[str, float], silent: Mapping[str, s
 
 
 def _unpicked(moments: Sequence[Moment]) -> str:
-    if _best(moments) is None:
+    if not any(moment.mean.known for moment in moments):
         return "every episode of all of them failed"
+    if _best(moments) is None:
+        return "which is the best cannot be told: episodes failed at every one of them"
     return "none can be picked by the validation error, which was not measured"
 
 
@@ -306,7 +309,10 @@ def _notes(moments: Sequence[Moment], picked: Picked | None, correlations: Mappi
     failed = {moment.step: moment.failed for moment in moments if moment.failed}
     if failed:
         words = listed([f"{count} at step {step}" for step, count in failed.items()])
-        notes.append(f"Episodes that failed do not count: {words}; means then stand over different seeds.")
+        notes.append(
+            f"Episodes that failed do not count: {words}. Such a checkpoint is not called the best, whatever its other "
+            "episodes return, and nothing is decided against it."
+        )
     if len({moment.step for moment in moments}) < len(moments):
         notes.append("Several checkpoints have the same step: the folder holds more than one training run.")
     return notes

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from math import inf
 
-from offline_eval.report.tables import columns, difference, footnotes, number, plan_words, steering_table
+from offline_eval.report.tables import (
+    columns,
+    difference,
+    footnotes,
+    mean_words,
+    number,
+    plan_words,
+    steering_table,
+)
+from offline_eval.stats.samples import failed_of
+from offline_eval.studies.steering import PLAIN
 from offline_eval.studies.tuning import TrialRow, Tuning
 
 
@@ -39,7 +49,12 @@ def tuning_verdict(tuning: Tuning) -> list[str]:
     choice = tuning.choice
     best = next((row for row in tuning.trial if row.variant.name == choice.best), None)
     if best is None or best.paired is None:
-        return ["no gain: the environment failed under every candidate"]
+        return ["no gain: episodes failed under every candidate"]
+    failures = {row.variant.name: row.evaluation.summary.failed for row in tuning.trial}
+    for name in (PLAIN, choice.best_control):
+        if name is not None and failures[name]:
+            failed = failed_of(failures[name], len(best.evaluation.plan))
+            return [f"no gain can be told for the best, {choice.best}: {failed} under {name}"]
     led = f"the best, {choice.best}, has {number(best.paired.mean_difference, signed=True)} (t = {choice.t:.2f})"
     if not choice.clears_gate:
         return [f"no gain: {led}, and a winner needs t > {choice.threshold:.2f}", *_alone(tuning)]
@@ -83,4 +98,4 @@ def _cells(row: TrialRow, tuning: Tuning) -> tuple[str, str, str, str, str]:
     name = row.variant.name
     mark = "best" if name == tuning.choice.best else "best control" if name == tuning.choice.best_control else ""
     t = "" if row.paired is None else f"{row.t:.2f}"
-    return name, number(row.evaluation.summary.mean), difference(row.paired), t, mark
+    return name, mean_words(row.evaluation.summary), difference(row.paired), t, mark

@@ -40,6 +40,11 @@ def complete_sample(argument: str, values: ArrayLike) -> FloatArray:
     return sample
 
 
+def failed_of(failed: int, total: int, what: str = "episodes") -> str:
+    """What a number over the rest must say."""
+    return " ".join(filter(None, (f"{failed} of {total}", what, "failed")))
+
+
 def finite_or_none(value: float) -> float | None:
     """A number that JSON can hold; None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None

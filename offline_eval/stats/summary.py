@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from offline_eval.stats.interquartile import Seed, iqm, iqm_interval
 from offline_eval.stats.intervals import Interval, mean_interval, unbounded
-from offline_eval.stats.samples import finite_or_none, returns_of
+from offline_eval.stats.samples import failed_of, finite_or_none, returns_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Summary:
 
     Attributes:
         n: episodes that count.
-        failed: episodes left out because their return is NaN.
+        failed: episodes left out because their return is NaN. What they would have returned is not known: the intervals
+            are of the rest, and marked.
         mean: of the returns.
         iqm: mean of the middle half.
         median: of the returns.
@@ -66,7 +67,7 @@ def summarize(returns: ArrayLike, seed: Seed = 0) -> Summary:
         nothing = unbounded("every episode failed")
         return Summary(0, failed, nan, nan, nan, nan, nan, nothing, nothing)
     std = float(sample.std(ddof=1)) if n > 1 else nan
-    return Summary(
+    summary = Summary(
         n=n,
         failed=failed,
         mean=float(sample.mean()),
@@ -74,10 +75,17 @@ def summarize(returns: ArrayLike, seed: Seed = 0) -> Summary:
         median=float(np.median(sample)),
         std=std,
         standard_error=std / sqrt(n),
-        ci95=_of_the_others(mean_interval(sample), failed),
-        iqm_ci95=_of_the_others(iqm_interval(sample, seed), failed),
+        ci95=mean_interval(sample),
+        iqm_ci95=iqm_interval(sample, seed),
     )
+    return of_the_rest(summary, failed, n + failed) if failed else summary
 
 
-def _of_the_others(interval: Interval, failed: int) -> Interval:
-    return replace(interval, caveat=f"{failed} episodes failed and do not count") if failed else interval
+def of_the_rest(summary: Summary, failed: int, total: int) -> Summary:
+    """The summary with intervals that say how many of all episodes failed and are not in it."""
+
+    def marked(interval: Interval) -> Interval:
+        caveats = [f"{failed_of(failed, total)} and do not count", interval.caveat]
+        return replace(interval, caveat="; ".join(filter(None, caveats)))
+
+    return replace(summary, ci95=marked(summary.ci95), iqm_ci95=marked(summary.iqm_ci95))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from offline_eval.episodes import Evaluation
 from offline_eval.errors import InputError, bare
 from offline_eval.stats import (
@@ -17,6 +15,7 @@ from offline_eval.stats import (
     paired_difference,
     summarize,
 )
+from offline_eval.stats.summary import of_the_rest
 
 Runs = Evaluation | Sequence[Evaluation]
 """One trained agent, or the same algorithm trained with several seeds."""
@@ -71,11 +70,18 @@ def comparison_rows(agents: Mapping[str, Runs]) -> list[ComparisonRow]:
         ComparisonRow(
             name,
             evaluations,
-            summarize([np.nanmean(run.returns) for run in evaluations]) if several else evaluations[0].summary,
+            _over_seeds(evaluations) if several else evaluations[0].summary,
             None if evaluations is baseline else compare(evaluations, baseline),
         )
         for name, evaluations in runs.items()
     ]
+
+
+def _over_seeds(evaluations: Sequence[Evaluation]) -> Summary:
+    """Over the seeds' means, marked where episodes of a seed failed."""
+    summary = summarize([run.summary.mean for run in evaluations])
+    failed, total = sum(run.summary.failed for run in evaluations), sum(len(run.plan) for run in evaluations)
+    return of_the_rest(summary, failed, total) if failed else summary
 
 
 def _runs(runs: Runs) -> tuple[Evaluation, ...]:

@@ -191,7 +191,7 @@ class Climb:
         """
         policy = self._rungs[POLICY]
         tried = [self._rungs[name] for name in (BEST_OF_N, OPEX_STEP) if name in self._rungs]
-        tried = [rung for rung in tried if rung.returns is not policy.returns and np.isfinite(rung.returns).any()]
+        tried = [rung for rung in tried if rung.returns is not policy.returns and np.isfinite(rung.returns).all()]
         if not tried:
             return POLICY
         best = max(tried, key=lambda rung: rung.summary.mean)

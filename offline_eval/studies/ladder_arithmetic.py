@@ -25,11 +25,13 @@ RANK_LEVEL = 0.025
 
 
 def signed_rank_p_value(differences: ArrayLike) -> float:
-    """Two-sided Wilcoxon signed-rank test of differences (n,); NaN and 0 do not count, 1 where none is left."""
+    """Two-sided Wilcoxon signed-rank test of differences (n,); 0 does not count, 1 where none is left or one is NaN."""
     from scipy.stats import wilcoxon
 
     given = np.asarray(differences, dtype=np.float64)
-    given = given[np.isfinite(given) & (given != 0.0)]
+    if np.isnan(given).any():  # an episode failed: nobody knows where it would stand
+        return 1.0
+    given = given[given != 0.0]
     return 1.0 if len(given) == 0 else float(wilcoxon(given).pvalue)
 
 
@@ -105,9 +107,11 @@ def range_of(rungs: list[Rung], top: float = -inf) -> tuple[float, float]:
         top: mean return of the best rung by Q with the truth at its side: it may have been played from fewer starts.
     """
     paired = [rung for rung in rungs if rung.name not in (BEHAVIOUR, ORACLE) and rung.unit == "episode"]
-    paired = [rung for rung in paired if np.isfinite(rung.returns).any()]  # not where every episode failed
+    # Where episodes failed, the rest may be the better ones: such a rung stretches the range only if all are so.
+    whole = [rung for rung in paired if np.isfinite(rung.returns).all()]
+    paired = [rung for rung in paired if np.isfinite(rung.returns).any()]
     low = min((rung for rung in paired if rung.name in (POLICY, CONTROL)), key=_mean)
-    high = max(paired, key=_mean)
+    high = max(whole or paired, key=_mean)
     return max(_mean(high), top) - _mean(low), _error(high.returns - low.returns)
 
 

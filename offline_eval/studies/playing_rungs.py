@@ -103,7 +103,10 @@ class Player:
         return self._play(name, self._reporting, rule, policy or self.policy).returns
 
     def select(self, name: str, options: Sequence[Option]) -> Chosen:
-        """The option with the best mean return on the selection seeds; the first of equals."""
+        """The option with the best mean return on the selection seeds; the first of equals.
+
+        One of which an episode fails, and the policy's does not, comes last.
+        """
         if self._policy_there is None:
             self._policy_there = self._play("selection: policy", self._selection, None, self.policy).returns
         before = self._policy_there
@@ -115,9 +118,10 @@ class Player:
                 words = " ".join(f"{word} {value:g}" for word, value in option.choice.items())
                 title = f"selection: {name} {words}"
                 differences = self._play(title, self._selection, option.rule, option.policy).returns - before
-            counted = differences[np.isfinite(differences)]
-            gains.append(float(counted.mean()) if len(counted) else -np.inf)
-            trials.append(Trial(option.choice, gains[-1], len(counted)))
+            counted = differences[np.isfinite(before)]
+            whole = len(counted) > 0 and bool(np.isfinite(counted).all())
+            gains.append(float(counted.mean()) if whole else -np.inf)
+            trials.append(Trial(option.choice, gains[-1], int(np.isfinite(differences).sum())))
         best = int(np.argmax(gains))
         return Chosen(options[best], gains[best], tuple(trials))
 

@@ -198,5 +198,8 @@ def _correlation(rows: list[Checkpoint], name: str) -> float | Skipped:
     found = [getattr(row.errors, name) for row in rows]
     if skipped := next((part for part in found if isinstance(part, Skipped)), None):
         return skipped
+    failed = [f"{row.step}" for row in rows if row.evaluation.failures]
+    if failed:
+        return Skipped(f"episodes failed at step {', '.join(failed)}: the return there is not known")
     returns = [row.evaluation.summary.mean for row in rows]
     return attempt(lambda: return_correlation(returns, [part.mse.value for part in found]))
