@@ -127,9 +127,7 @@ def test_a_row_of_another_seed_than_the_plan_s_is_refused():
     plan = EpisodePlan.seeded(4, seed=5)
     assert evaluate(Zero(), lambda: Counter(3), plan, done=kept).episodes[:3] == kept
     moved = replace(kept[1], seed=9)
-    with pytest.raises(
-        InputError, match=r"episodes of this plan, which has seed 6 there. Received entry 1 with seed 9"
-    ):
+    with pytest.raises(InputError, match="Received entry 1 with seed 9"):
         evaluate(Zero(), lambda: Counter(3), plan, done=[kept[0], moved])
     with pytest.raises(InputError, match="which has 4 entries"):
         evaluate(Zero(), lambda: Counter(3), plan, done=[replace(kept[1], index=4)])
