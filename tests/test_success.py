@@ -85,6 +85,6 @@ def test_a_run_folder_keeps_both_and_reads_what_older_ones_hold(tmp_path):
     RunFolder(tmp_path / "run", asked).record("plain", kept)
     assert read_episodes(tmp_path / "run") == {"plain": [kept]}
     table = tmp_path / "run" / "episodes.csv"
-    older = [line.rsplit(",", 1)[0] for line in table.read_text().splitlines()]
+    older = [line.rsplit(",", 2)[0] for line in table.read_text().splitlines()]
     table.write_text("\n".join(older) + "\n")
     assert read_episodes(tmp_path / "run")["plain"][0].success_any is None

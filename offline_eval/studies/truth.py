@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from offline_eval.datasets.restoring import return_to
 from offline_eval.diagnostics.returns import EpisodeRewards, soft_rewards
 from offline_eval.environments import EnvironmentLike, environment_factory
 from offline_eval.episodes import EpisodePlan
-from offline_eval.errors import InputError, bare
+from offline_eval.errors import InputError, OfflineEvalError, bare
 from offline_eval.simulator import simulator_of
 from offline_eval.studies.branches import Branch as Branch
 from offline_eval.studies.branches import Rollout as Rollout
@@ -172,7 +173,29 @@ def draw_episodes(
     n_envs: int = 16,
     step_limit: int | None = None,
 ) -> list[DrawnEpisode]:
-    """Play the planned episodes with a driver and record states and bonuses; noise comes from each entry's seed."""
+    """Play the planned episodes with a driver and record states and bonuses; noise comes from each entry's seed.
+
+    Raises:
+        InputError: the environment or the policy raised, or gave NaN: what is measured is of all episodes or of none.
+    """
+    try:
+        return _draw_episodes(driver, env, plan, advance, n_envs, step_limit)
+    except OfflineEvalError:
+        raise
+    except Exception as error:  # of a foreign environment or policy
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        way_out = "`evaluate` says which seed it is: choose --seed and --episodes around it, or mend the environment"
+        raise InputError("env", "must play every episode to its end", bare(text), way_out) from error
+
+
+def _draw_episodes(
+    driver: Driver,
+    env: EnvironmentLike,
+    plan: EpisodePlan,
+    advance: Advance | None,
+    n_envs: int,
+    step_limit: int | None,
+) -> list[DrawnEpisode]:
     limit = step_limit or _STEP_LIMIT
     make = _single_factory(env)
     envs = [make() for _ in range(min(n_envs, len(plan)))]
@@ -193,6 +216,8 @@ def draw_episodes(
             actions, extra = driver.act(_stack([observation for *_, observation in playing.values()]), noise)
             for row, (place, (index, generator, _)) in enumerate(list(playing.items())):
                 observation, reward, terminated, truncated, _ = envs[place].step(actions[row].copy())
+                if not isfinite(float(reward)):
+                    raise ValueError(f"the reward of step {len(bonuses[index]) + 1} is {reward}")
                 bonuses[index].append(float(extra[row]))
                 truncated = truncated or len(bonuses[index]) >= limit
                 step = float(reward), bool(terminated), bool(truncated), observation, envs[place]
