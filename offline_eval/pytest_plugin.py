@@ -66,7 +66,9 @@ def offline_eval_agent(request: pytest.FixtureRequest) -> GivenAgent:
     path = getattr(request, "param", None) or _path(request, "agent")
     with _one_line():
         env = watcher.settings.word("env", request.node)
-        normalize = watcher.settings.path("normalize", request.node)
+        normalize = watcher.settings.word("normalize", request.node)
+        if normalize != "none":
+            normalize = watcher.settings.path("normalize", request.node)
         _check_exists("--offline-eval-agent", path)
     return watcher.once(("agent", path, env, normalize), lambda: GivenAgent(path, env, normalize=normalize))
 

@@ -6,8 +6,9 @@ from offline_eval.lazy import lazy_names
 
 _HOME = {
     "load_sb3": "loading",
-    "opened": "loading",
     "spaces_of": "setting",
+    "AgentZip": "opening",
+    "opened": "opening",
     "actor_of": "actor_views",
     "critic_of": "critics",
     "QCritic": "critics",
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from offline_eval.policies.critics import critic_of as critic_of
     from offline_eval.policies.fingerprint import weights_hash as weights_hash
     from offline_eval.policies.loading import load_sb3 as load_sb3
-    from offline_eval.policies.loading import opened as opened
     from offline_eval.policies.normalization import Normalized as Normalized
     from offline_eval.policies.normalization import Statistics as Statistics
     from offline_eval.policies.normalization import find_vecnormalize as find_vecnormalize
+    from offline_eval.policies.opening import AgentZip as AgentZip
+    from offline_eval.policies.opening import opened as opened
     from offline_eval.policies.recipes import RECIPES as RECIPES
     from offline_eval.policies.recipes import Recipe as Recipe
     from offline_eval.policies.recipes import recipe_of as recipe_of

@@ -19,7 +19,7 @@ from offline_eval.policies.actors import Normal, TanhGaussian, TanhNormal
 from offline_eval.policies.adaptable import CutNormal, Network, Spread, TorchActor
 from offline_eval.policies.critics import channels_in_front, images_of, through
 from offline_eval.policies.module_actor import actor_of_module
-from offline_eval.policies.normalization import Normalized, TensorNormalization
+from offline_eval.policies.normalization import Normalized, TensorNormalization, as_trained
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Adaptable
@@ -52,6 +52,7 @@ def actor_of(
     Raises:
         InputError: torch cannot differentiate what the model does, or its action space is not a Box.
     """
+    model = as_trained(model)
     if isinstance(model, Normalized):
         return _of_algorithm(model.model, TensorNormalization(model.statistics))
     if isinstance(model, BaseAlgorithm):

@@ -11,9 +11,11 @@ import base64
 import json
 import os
 import pickle
+import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +48,37 @@ class Pickled:
         return pickle.loads(base64.b64decode(self.encoded))
 
     @property
+    def code(self) -> str:
+        """What would be imported or called to unpickle it, and the classes of one's own that it is made of."""
+        named = dict.fromkeys(_names_in(base64.b64decode(self.encoded)))
+        own = [str(twin) for twin in self.twins.values() if str(twin).startswith("<class '")]
+        return ", ".join([*own, *named]) or "nothing that it names"
+
+    @property
     def class_name(self) -> str:
         """Module and name, where the value is a class: JSON writes neither, but the printed methods hold the name."""
         printed = [str(self.twins.get("__init__", "")), *(str(twin) for twin in self.twins.values())]
         found = (re.match(r"<function (?:.*\.)?(\w+)\.\w+ at ", text) for text in printed)
         name = next((match.group(1) for match in found if match), "<a class>")
         return f"{self.twins.get('__module__', 'an unnamed module')}.{name}"
+
+
+def _names_in(pickled: bytes) -> Iterator[str]:
+    """The names that a pickle imports, as `module.name`; nothing is run."""
+    texts: list[str] = []
+    memo: list[str] = []
+    with suppress(Exception):  # what is no pickle runs nothing either, and is refused when it is read
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name == "GLOBAL":
+                yield str(argument).replace(" ", ".")
+            elif opcode.name == "STACK_GLOBAL":
+                yield ".".join(texts[-2:])
+            elif "UNICODE" in opcode.name:
+                texts.append(str(argument))
+            elif opcode.name == "MEMOIZE":
+                memo.append(texts[-1] if texts else "")
+            elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+                texts.append(memo[int(argument or 0)] if int(argument or 0) < len(memo) else "")
 
 
 @dataclass(frozen=True)
@@ -92,7 +119,7 @@ def read_agent_file(path: str | os.PathLike[str]) -> AgentFile:
         AgentFileError: there is no such file, it is not a zip, another library wrote it, or a member is not what it
             should be.
     """
-    found = _find(path)
+    found = find_agent_file(path)
     with refused_in_one_line(found, _SAVED_BY_SB3):
         return _read(found)
 
@@ -138,7 +165,12 @@ def _read(found: Path) -> AgentFile:
 _WANTED = ("data", "policy.pth", "pytorch_variables.pth", "tensors.pth", "_stable_baselines3_version")
 
 
-def _find(path: str | os.PathLike[str]) -> Path:
+def find_agent_file(path: str | os.PathLike[str]) -> Path:
+    """The file that a path stands for: `.zip` may be left out.
+
+    Raises:
+        AgentFileError: there is none.
+    """
     given = Path(path)
     with_suffix = given.with_name(given.name + ".zip") if given.name else given
     for candidate in (given, with_suffix):

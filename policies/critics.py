@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from offline_eval.errors import CriticError, bare
 from offline_eval.policies.callables import CheckedFunction
 from offline_eval.policies.finite import check_finite
-from offline_eval.policies.normalization import Normalized, TensorNormalization
+from offline_eval.policies.normalization import Normalized, TensorNormalization, as_trained
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Critic
 
@@ -46,9 +46,10 @@ def critic_of(
 ) -> Critic:
     """The critic of a model, or a critic made of a module or a function.
 
-    SAC, TD3, DDPG, TQC (mean over its quantiles), CrossQ, DQN and QRDQN have one: `critic_of(model)`. Around a
-    `Normalized` it sees normalised observations and its values are brought to units of the raw return. Everything
-    else is called as `model(observations, actions)`, and only for that are the keyword arguments.
+    SAC, TD3, DDPG, TQC (mean over its quantiles), CrossQ, DQN and QRDQN have one: `critic_of(model)`. Of a
+    `Normalized`, or of a live model that learns behind a VecNormalize (its statistics as they are now), it takes raw
+    observations, normalises them itself and answers in units of the raw return. Everything else is called as
+    `model(observations, actions)`, and only for that are the keyword arguments.
 
     Args:
         model: an SB3 or sb3-contrib algorithm, a `Normalized` around one, an `nn.Module`, a function, or a `Critic`,
@@ -73,9 +74,11 @@ def critic_of(
     if isinstance(model, Normalized | BaseAlgorithm | Critic):
         if said := [name for name, value in given.items() if value is not None]:
             raise CriticError(said[0], "must be left out where the model knows it", given[said[0]])
+        model = as_trained(model)
         if isinstance(model, Normalized):
-            return in_raw_units(critic_of(model.model), model)
-        return _of_algorithm(model) if isinstance(model, BaseAlgorithm) else model
+            inner = model.model
+            return in_raw_units(own_critic(inner) if isinstance(inner, BaseAlgorithm) else critic_of(inner), model)
+        return own_critic(model) if isinstance(model, BaseAlgorithm) else model
     if isinstance(model, BasePolicy):
         raise CriticError(
             "model", "must be the algorithm", type(model).__name__, "its policy does not know its `gamma`"
@@ -184,7 +187,8 @@ def values_of(network: nn.Module, name: str, observation_space: Space[Any]) -> V
     return _PlainEnsembleQ.of(view, observation_space) or kinds[name](view, observation_space)
 
 
-def _of_algorithm(model: BaseAlgorithm) -> QCritic:
+def own_critic(model: BaseAlgorithm) -> QCritic:
+    """The critic of an algorithm in its own terms: of the observations and rewards that it was trained on."""
     policy: Any = model.policy
     name = network_name(model)
     if name is None:

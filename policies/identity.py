@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch as th
@@ -16,7 +17,11 @@ from torch.nn.modules import activation
 
 from offline_eval.errors import MissingExtra
 from offline_eval.policies.agent_file import AgentFile, Pickled
+from offline_eval.policies.archive import reason_of
 from offline_eval.policies.legacy import modern_net_arch, shares_layers
+
+Trust = bool | Callable[[Path, str], None]
+"""Whether a file's own code is run: no, yes, or yes and a function is told the file and the code before."""
 
 # What tells the algorithms apart: a network among the weights and an attribute. The first that fits is it.
 _SIGNATURES = (
@@ -86,7 +91,7 @@ _READABLE_CLASSES = {
 }
 
 
-def policy_of(file: AgentFile, algorithm: type[BaseAlgorithm], trust: bool) -> tuple[type[BasePolicy], dict[str, Any]]:
+def policy_of(file: AgentFile, algorithm: type[BaseAlgorithm], trust: Trust) -> tuple[type[BasePolicy], dict[str, Any]]:
     """The policy's class and its arguments, from the readable twins; from the pickles only where `trust` allows it.
 
     Raises:
@@ -121,15 +126,17 @@ def _readable(twins: Mapping[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-def _foreign(file: AgentFile, key: str, named: str, trust: bool) -> Any:
+def _foreign(file: AgentFile, key: str, named: str, trust: Trust) -> Any:
     value = file.data[key]
     if not trust or not isinstance(value, Pickled):
         raise file.refusal(
             f"must be made of Stable-Baselines3's own classes, but its `{key}` is {named}",
-            f"`trust=True` would unpickle `{key}`: that imports and runs this code, and whatever else was put there",
+            f"--trust {file.path} or `trust=True` would unpickle `{key}`: that imports and runs this code, "
+            "and whatever else was put there",
         )
+    if callable(trust):
+        trust(file.path, f"the pickled `{key}`: {value.code}")
     try:
         return value.run()
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise file.refusal(f"must have a `{key}` that can be unpickled, {named}", reason) from error
+        raise file.refusal(f"must have a `{key}` that can be unpickled, {named}", reason_of(error)) from error

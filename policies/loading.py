@@ -9,7 +9,6 @@ algorithm's own default.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,15 @@ from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies.agent_file import AgentFile, Pickled, read_agent_file
 from offline_eval.policies.allocation import AllocationLimit, TooLarge
 from offline_eval.policies.archive import is_plain, reason_of, refused_in_one_line
+from offline_eval.policies.beside import NONE, with_statistics
 from offline_eval.policies.devices import torch_device
 from offline_eval.policies.finite import check_finite
-from offline_eval.policies.identity import algorithm_of, policy_of
+from offline_eval.policies.identity import Trust, algorithm_of, policy_of
 from offline_eval.policies.legacy import modern_weights
 from offline_eval.policies.normalization import Normalized, find_vecnormalize
 from offline_eval.policies.printed_space import printed_outline
 from offline_eval.policies.saving import is_offline_algorithm
-from offline_eval.policies.setting import quiet, setting_notes, spaces_as_trained, spaces_of
-from offline_eval.policies.vecnormalize_file import read_vecnormalize
+from offline_eval.policies.setting import quiet, spaces_as_trained, spaces_of
 
 
 def load_sb3(
@@ -40,7 +39,7 @@ def load_sb3(
     device: str | th.device = "auto",
     *,
     normalize: str | os.PathLike[str] | None = None,
-    trust: bool = False,
+    trust: Trust = False,
 ) -> BaseAlgorithm | Normalized:
     """Open a Stable-Baselines3 or sb3-contrib agent to evaluate it; nothing that is pickled in the file is run.
 
@@ -55,22 +54,25 @@ def load_sb3(
         env: where the agent's spaces come from: an id, a spec, a factory, an Env, VectorEnv or VecEnv, or any object
             with `observation_space` and `action_space`.
         device: "auto" takes a GPU where there is one.
-        normalize: the file of the VecNormalize behind which the agent was trained.
+        normalize: the file of the VecNormalize behind which the agent was trained. Left out, one beside the agent is
+            taken that plainly belongs to it: named after it, or the only one beside the only agent. "none" declines.
         trust: also run the code in the file where the policy is made of someone's own classes. Only the pickles of
-            `policy_class` and `policy_kwargs` are run, and only where they cannot be read.
+            `policy_class` and `policy_kwargs` are run, and only where they cannot be read. A function is told the file
+            and what is about to run.
 
     Returns:
-        The agent; a `Normalized` around it where `normalize` is given.
+        The agent; a `Normalized` around it where there are statistics.
 
     Raises:
         AgentFileError: the file is missing, is none of these agents, or needs code of its own.
         SpaceError: the agent was trained on other observations or actions.
-        InputError: the environment is not known, or normalises already.
+        InputError: the environment is not known, or normalises already; weights are not finite; statistics lie beside
+            the agent that may be its own or not.
         MissingExtra: the agent needs sb3-contrib.
     """
     torch_device(device)
     observation_space, action_space = spaces_of(env)
-    if normalize is not None and find_vecnormalize(env) is not None:
+    if normalize not in (None, NONE) and find_vecnormalize(env) is not None:
         raise InputError(
             "normalize",
             "must be left out where the environment has a VecNormalize",
@@ -89,27 +91,7 @@ def load_sb3(
             model = _build(file, algorithm, policy_class, policy_kwargs, observation_space, action_space, device)
             _give_weights(file, model)
         check_finite(model, "path", file.path.name)
-    return model if normalize is None else Normalized(model, read_vecnormalize(normalize))
-
-
-def opened(
-    agent: Any, env: EnvironmentLike, device: str | th.device = "auto", argument: str = "env"
-) -> tuple[Any, tuple[str, ...]]:
-    """An agent, or the file of one, for an environment; and what a reader should know of the two.
-
-    Args:
-        agent: anything with `predict` or a critic inside, or a file for `load_sb3`.
-        env: where it is to act.
-        device: where a file is loaded.
-        argument: what is to blame where an agent at hand does not fit.
-
-    Raises:
-        SpaceError: the agent was trained on other observations or actions.
-        AgentFileError: the file cannot be opened as an agent.
-    """
-    if isinstance(agent, str | Path):
-        agent = load_sb3(agent, env, device)
-    return agent, setting_notes(agent, env, argument)
+    return with_statistics(model, file.path, env, normalize)
 
 
 def _offline_algorithm(path: str | os.PathLike[str], device: str | th.device) -> BaseAlgorithm:

@@ -7,6 +7,7 @@ undoes the latter, so that its values are in units of the raw return.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch as th
 from gymnasium import Space, spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.masking import takes_masks
+from offline_eval.policies.notes import add_notes
 from offline_eval.types import Array, FloatArray, Observations, Predictor
 
 if TYPE_CHECKING:
@@ -90,6 +93,19 @@ class Statistics:
             clip=float(attributes["clip_obs"]),
             epsilon=float(attributes["epsilon"]),
         )
+
+    @property
+    def digest(self) -> str:
+        """A name for these numbers: twelve hex digits."""
+        parts = self.observations if isinstance(self.observations, dict) else {"": self.observations}
+        numbers = [(key, part and (part.mean.tolist(), part.variance.tolist())) for key, part in sorted(parts.items())]
+        text = repr((numbers, self.return_variance, self.clip, self.epsilon))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether neither observations nor rewards were normalised."""
+        return self.observations is None and self.return_variance is None
 
     @property
     def return_scale(self) -> float:
@@ -174,17 +190,22 @@ class Normalized:
     Args:
         model: anything with SB3's `predict` that was trained behind a VecNormalize.
         statistics: what that VecNormalize had gathered (`read_vecnormalize`, `Statistics.of`).
+        source: where they come from, in words, where a reader of results should know it.
 
     Raises:
         InputError: the model is normalised already.
         SpaceError: the statistics are of observations of another shape.
     """
 
-    def __init__(self, model: Predictor, statistics: Statistics) -> None:
+    def __init__(self, model: Predictor, statistics: Statistics, source: str = "") -> None:
         if isinstance(model, Normalized):
             raise InputError("model", "must not be normalised already", bare("a `Normalized`"), "wrap `model.model`")
         statistics.check(getattr(model, "observation_space", None))
         self.model, self.statistics = model, statistics
+        if source:
+            scaled = statistics.observations is None
+            what = "values are brought to units of the raw return" if scaled else "observations are normalised"
+            add_notes(self, [f"{what} by {source}"])
 
     def predict(
         self,
@@ -246,6 +267,32 @@ def _check_moments(whose: str, mean: FloatArray, variance: FloatArray) -> None:
         if not valid.all():
             rule = f"must have a {name} {whose} that is finite" + (" and not negative" if name == "variance" else "")
             raise InputError("normalize", rule, bare(f"{values[~valid].flat[0]:g}"), way_out)
+
+
+def normalizes(thing: Any, depth: int = 6) -> bool:
+    """Whether something of this package (a policy, a critic, a rule) normalises observations somewhere inside."""
+    if isinstance(thing, Normalized | TensorNormalization):
+        return thing.statistics.observations is not None
+    if isinstance(thing, list | tuple | Mapping):
+        parts = list(thing.values()) if isinstance(thing, Mapping) else list(thing)
+    elif type(thing).__module__.startswith("offline_eval."):
+        parts = list(getattr(thing, "__dict__", {}).values())
+    else:
+        return False
+    return depth > 0 and any(normalizes(part, depth - 1) for part in parts)
+
+
+def as_trained(model: Any) -> Any:
+    """A live algorithm behind the statistics of the VecNormalize that it learns with, as they are now.
+
+    Anything else, and an algorithm without one, comes back as it is.
+    """
+    held = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
+    if held is None or not (held.norm_obs or held.norm_reward):
+        return model
+    return Normalized(
+        model, Statistics.of(held), 'the VecNormalize of the model, as it is now (normalize="none" declines)'
+    )
 
 
 def _words(shapes: Mapping[str, tuple[int, ...] | None]) -> str:

@@ -9,8 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor, nn
 
 from offline_eval.errors import CriticError, bare
-from offline_eval.policies.critics import QCritic, Values, critic_of, in_raw_units, network_name, values_of
-from offline_eval.policies.normalization import Normalized
+from offline_eval.policies.critics import QCritic, Values, critic_of, in_raw_units, network_name, own_critic, values_of
+from offline_eval.policies.normalization import Normalized, as_trained
 
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
@@ -30,9 +30,14 @@ def with_target(model: Any) -> QCritic:
     Raises:
         CriticError: the model has no Q, or no target critic.
     """
+    model = as_trained(model)
     if isinstance(model, Normalized):
-        return in_raw_units(with_target(model.model), model)
-    critic = critic_of(model)
+        return in_raw_units(_with_target(model.model), model)
+    return _with_target(model)
+
+
+def _with_target(model: Any) -> QCritic:
+    critic = own_critic(model) if isinstance(model, BaseAlgorithm) else critic_of(model)
     name = network_name(model) if isinstance(model, BaseAlgorithm) else None
     target = getattr(model.policy, f"{name}_target", None) if name is not None else None
     if name is None or not isinstance(target, nn.Module) or not isinstance(critic, QCritic):

@@ -14,6 +14,7 @@ from torch import nn
 from offline_eval.checks import check_positive
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.normalization import Normalized
+from offline_eval.policies.notes import add_notes, notes_of
 
 _STREAM = 0x3EAC
 _NOT_THE_MEAN = ("log_std", "features_extractor")
@@ -37,7 +38,9 @@ def weaken(model: Any, strength: float, seed: int = 0) -> Any:
     """
     check_positive("strength", strength, "0 gives a copy that acts the same", or_zero=True)
     if isinstance(model, Normalized):
-        return Normalized(weaken(model.model, strength, seed), model.statistics)
+        weakened = Normalized(weaken(model.model, strength, seed), model.statistics)
+        add_notes(weakened, notes_of(model))
+        return weakened
     if not isinstance(model, BaseAlgorithm):
         raise InputError("model", "must be an SB3 algorithm", bare(type(model).__name__), "`load_sb3` opens one")
     trains_elsewhere = hasattr(model, "learner")  # an OfflineAlgorithm: its policy shows weights that lie there

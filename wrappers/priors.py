@@ -67,6 +67,14 @@ class PolicyPrior:
                 bare(type(self.model).__name__),
                 "where only its action is known, SoftSteer(..., prior=OneHot(epsilon))",
             )
+        held = getattr(self.model, "get_vec_normalize_env", lambda: None)()
+        if held is not None and held.norm_obs:
+            raise InputError(
+                "model",
+                "must take raw observations",
+                bare(f"a {type(self.model).__name__} that was trained behind a VecNormalize"),
+                "Normalized(model, Statistics.of(model.get_vec_normalize_env()))",
+            )
 
     def __call__(self, observations: TensorObservations, chosen: Tensor, num_actions: int) -> Tensor:
         """Log-probabilities (batch, num_actions)."""

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from offline_eval.cli.words import DATA, NEW_FOLDER, STATISTICS, CountOrAuto
+from offline_eval.cli.agents import add_opening
+from offline_eval.cli.words import DATA, NEW_FOLDER, CountOrAuto
 from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -19,16 +20,11 @@ _LARGEST = 2**31 - 1
 
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
-    """`--env`, `--device`, `--normalize`: where and how an agent is opened."""
+    """`--env`, `--device`, `--normalize`, `--trust`: where and how an agent is opened."""
     parser.add_argument("--env", required=True, metavar="ID", help="id of a gymnasium environment")
     add_environment_options(parser)
     parser.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda (default: auto)")
-    parser.add_argument(
-        "--normalize",
-        type=STATISTICS,
-        metavar="FILE",
-        help="statistics of a VecNormalize: what the agent saw in training",
-    )
+    add_opening(parser)
 
 
 def add_environment_options(parser: argparse.ArgumentParser) -> None:

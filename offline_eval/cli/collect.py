@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import (
     add_environment,
     add_parallelism,
@@ -59,18 +60,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("--out", "must not exist yet", arguments.out, "give another name")
     from offline_eval.cli.progress import Progress
     from offline_eval.environments import environment_id
-    from offline_eval.policies import load_sb3, weights_hash
-    from offline_eval.report.tables import columns, number
+    from offline_eval.policies.notes import notes_of
+    from offline_eval.report.tables import columns, footnotes, number
     from offline_eval.studies.collection import collect, levels_of, save_flat
 
     model = None
     if arguments.agent != "random":
-        model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+        model = open_agent(arguments, arguments.agent)
     flat = out.suffix in _FLAT
     # What is asked for is in the name, so that only the same command goes on with what was interrupted.
     asked = (
         environment_id(arguments.env),
-        weights_hash(model) if model is not None else None,
+        identity(model) if model is not None else None,
         noise,
         epsilon,
         arguments.seed,
@@ -113,6 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
         "steps": total,
         "episodes": len(log),
         "levels": levels,
+        "notes": list(notes_of(model)),
     }
     if arguments.json:
         print_json(result)
@@ -128,4 +130,13 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for row in levels
     ]
-    print_text("\n".join([f"{out}: {total} steps in {len(log)} episodes", "", *columns(cells, ">>>>>")]))
+    print_text(
+        "\n".join(
+            [
+                f"{out}: {total} steps in {len(log)} episodes",
+                "",
+                *columns(cells, ">>>>>"),
+                *footnotes([], notes_of(model)),
+            ]
+        )
+    )

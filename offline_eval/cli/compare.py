@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
+from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import (
     add_environment,
     add_episodes,
@@ -48,20 +49,15 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.run import Run, difference_json, evaluation_json, names_of
     from offline_eval.environments import environment_id
     from offline_eval.episodes import evaluate
-    from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.tables import comparison_table
     from offline_eval.studies.comparison import comparison_rows
 
     if len(set(arguments.agents)) < len(arguments.agents):
         raise InputError("AGENT", "must be different files", arguments.agents)
     files = dict(zip(names_of(arguments.agents), map(_training_seeds, arguments.agents), strict=True))
-    models = {
-        (name, str(path)): load_sb3(path, arguments.env, arguments.device, normalize=arguments.normalize)
-        for name, paths in files.items()
-        for path in paths
-    }
+    models = {(name, str(path)): open_agent(arguments, path) for name, paths in files.items() for path in paths}
     variants = {key: key[0] if len(files[key[0]]) == 1 else key[1] for key in models}
-    hashes = {variants[key]: weights_hash(model) for key, model in models.items()}
+    hashes = {variants[key]: identity(model) for key, model in models.items()}
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     evaluations: dict[str, list[Evaluation]] = {name: [] for name in files}
     with Run(arguments, plan, dict.fromkeys(variants.values()), hashes, asked) as current:

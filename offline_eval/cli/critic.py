@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from offline_eval.cli.agents import add_opening, open_agent
 from offline_eval.cli.arguments import (
     add_environment_options,
     add_training,
@@ -13,7 +14,7 @@ from offline_eval.cli.arguments import (
     print_text,
     training_words,
 )
-from offline_eval.cli.words import AGENT, NEW_FILE, STATISTICS
+from offline_eval.cli.words import AGENT, NEW_FILE
 from offline_eval.errors import InputError
 
 HELP = "fit the Q of any agent on a data set (for `steer --critic`)"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training(parser, gradient_steps=100_000)
     parser.add_argument("--env", metavar="ID", help="where the agent was trained, if the data do not say its spaces")
     add_environment_options(parser)
-    parser.add_argument("--normalize", type=STATISTICS, metavar="FILE", help="statistics of the agent's VecNormalize")
+    add_opening(parser)
     parser.add_argument("--gamma", type=float, help=f"discount a step (default: the agent's, else {_GAMMA})")
     parser.add_argument("--stochastic", action="store_true", help="value the agent's draws instead of its mean action")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.progress import Progress
     from offline_eval.cli.run import described
     from offline_eval.datasets import open_dataset
-    from offline_eval.policies import load_sb3, spaces_of
+    from offline_eval.policies import spaces_of
+    from offline_eval.policies.notes import notes_of
     from offline_eval.report.tables import columns, footnotes, number
     from offline_eval.studies.fitted_critic import fit_critic
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         transitions=arguments.transitions,
     )
     has_spaces: Any = arguments.env or dataset
-    agent = load_sb3(arguments.agent, has_spaces, arguments.device, normalize=arguments.normalize)
+    agent = open_agent(arguments, arguments.agent, has_spaces)
     gamma = arguments.gamma
     if gamma is None:
         gamma = float(getattr(getattr(agent, "model", agent), "gamma", _GAMMA))
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
             ),
         )
     if arguments.json:
-        print_json({"agent": arguments.agent, **fitted.to_json()})
+        print_json({"agent": arguments.agent, **fitted.to_json(), "notes": [*notes_of(agent), *fitted.notes]})
         return
     rows = [
         ("gradient steps", f"{arguments.gradient_steps}, {number(fitted.gradient_steps_per_second)} a second"),
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{out}: Q of {Path(arguments.agent).name} on {described(dataset)}",
                 "",
                 *columns(rows, "<<"),
-                *footnotes([], fitted.notes),
+                *footnotes([], (*notes_of(agent), *fitted.notes)),
             ]
         )
     )

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from offline_eval.cli.agents import identity, open_agent, opening_words, zip_or_none
 from offline_eval.cli.arguments import (
     add_environment,
     add_parallelism,
@@ -133,15 +134,14 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     from offline_eval.cli.progress import Stages
     from offline_eval.cli.run import names_of, side_by_side, write_report
-    from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.diagnosis_table import diagnosis_table
     from offline_eval.studies.diagnosis import diagnose
     from offline_eval.studies.diagnosis_records import POLICY
     from offline_eval.studies.verdict_words import Asked
 
-    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    model = open_agent(arguments, arguments.agent)
     name = names_of([path for path in (arguments.agent, arguments.critic, arguments.oracle) if path])[0]
-    folder = _folder(arguments, plan, name, weights_hash(model))
+    folder = _folder(arguments, plan, name, identity(model))
     plan = replace(plan, **side_by_side(folder, model, arguments.env, vars(plan), plan.episodes))
     stages = Stages()
     try:
@@ -149,8 +149,8 @@ def run(arguments: argparse.Namespace) -> None:
             model,
             arguments.env,
             data_of(arguments, arguments.dataset),
-            critic=arguments.critic,
-            oracle=arguments.oracle,
+            critic=zip_or_none(arguments, arguments.critic),
+            oracle=zip_or_none(arguments, arguments.oracle),
             plan=plan,
             critic_dataset=data_of(arguments, arguments.critic_dataset),
             device=arguments.device,
@@ -163,7 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
                 critic=arguments.critic,
                 critic_dataset=arguments.critic_dataset,
                 oracle=arguments.oracle,
-                env_options=getattr(arguments.env, "options", ()),
+                env_options=(*getattr(arguments.env, "options", ()), *opening_words(arguments)),
             ),
             folder=None if folder is None else folder.path,
             keeper=None if folder is None else _InFolder(folder),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import (
     add_environment,
     add_episodes,
@@ -36,13 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from offline_eval.cli.run import Run, evaluation_json
     from offline_eval.episodes import evaluate
-    from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.report.tables import evaluation_table
 
     name = printable(Path(arguments.agent).name)
-    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    model = open_agent(arguments, arguments.agent)
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
-    with Run(arguments, plan, {_VARIANT: None}, {name: weights_hash(model)}, asked) as current:
+    with Run(arguments, plan, {_VARIANT: None}, {name: identity(model)}, asked) as current:
         evaluation = evaluate(
             model,
             arguments.env,

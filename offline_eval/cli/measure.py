@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from offline_eval.cli.agents import identity, open_agent, zip_or_none
 from offline_eval.cli.arguments import (
     add_environment,
     add_parallelism,
@@ -90,7 +91,6 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.run import names_of, side_by_side, write_report
     from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
-    from offline_eval.policies import load_sb3, weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.report.measurement_table import measurement_table
     from offline_eval.run_folder import RunFolder, plan_to_json
@@ -98,13 +98,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     files = [path for path in (arguments.agent, arguments.oracle, arguments.critic, arguments.reference) if path]
     names = dict(zip(files, names_of(files), strict=True))
-    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
+    model = open_agent(arguments, arguments.agent)
     folder = None
     options: dict[str, Any] = {}
     if arguments.out:
         asked = {
             "env": environment_id(arguments.env),
-            "agents": {names[arguments.agent]: weights_hash(model)},
+            "agents": {names[arguments.agent]: identity(model)},
             "plan": plan_to_json(EpisodePlan.seeded(plan.episodes, plan.seed)),
             "variants": {_VARIANT: None},
             "options": {
@@ -129,9 +129,9 @@ def run(arguments: argparse.Namespace) -> None:
             model,
             arguments.env,
             dataset=data_of(arguments, arguments.dataset),
-            oracle=arguments.oracle,
-            critic=arguments.critic,
-            reference=arguments.reference,
+            oracle=zip_or_none(arguments, arguments.oracle),
+            critic=zip_or_none(arguments, arguments.critic),
+            reference=zip_or_none(arguments, arguments.reference),
             plan=plan,
             device=arguments.device,
             name=names[arguments.agent],

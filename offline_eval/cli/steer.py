@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import (
     add_environment,
     add_episodes,
@@ -115,9 +116,10 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.run import Run, steering_row_json
     from offline_eval.cli.traps import announce
     from offline_eval.environments import environment_id
-    from offline_eval.policies import actor_of, critic_of, load_sb3, weights_hash
+    from offline_eval.policies import actor_of, critic_of
+    from offline_eval.policies.notes import notes_of
     from offline_eval.provenance import recipe
-    from offline_eval.report.tables import steering_table
+    from offline_eval.report.tables import footnotes, steering_table
     from offline_eval.studies.steering import steer, steering_variants
     from offline_eval.wrappers import L2, LowerBound, Mean, Min, Raw, Sign
 
@@ -125,8 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
     heads = {"min": Min(), "mean": Mean(), "lower_bound": LowerBound()}
     reduce = choose(arguments.reduce, heads, "--reduce")
     name = printable(Path(arguments.agent).name)
-    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
-    owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
+    model = open_agent(arguments, arguments.agent)
+    owner = open_agent(arguments, arguments.critic, is_subject=False) if arguments.critic else model
     critic = critic_of(owner)
     variants = steering_variants(
         critic,
@@ -140,9 +142,9 @@ def run(arguments: argparse.Namespace) -> None:
         actor=actor_of(model) if learning_rates else None,
         controls=controls,
     )
-    agents = {name: weights_hash(model)}
+    agents = {name: identity(model)}
     if arguments.critic:
-        agents[Path(arguments.critic).name] = weights_hash(owner)
+        agents[Path(arguments.critic).name] = identity(owner)
     asked = {"deterministic": options["deterministic"], "step_limit": options["step_limit"]}
     with Run(arguments, plan, {v.name: recipe(v.rule) for v in variants}, agents, asked) as current:
         traps = announce(arguments, model, critic)
@@ -156,7 +158,9 @@ def run(arguments: argparse.Namespace) -> None:
             on_episode=current.record,
             **current.side_by_side(model, options, len(plan)),
         )
+        of_critic = [f"critic: {note}" for note in notes_of(owner)] if owner is not model else []
         result = {
+            "notes": of_critic,
             "env": environment_id(arguments.env),
             "traps": traps,
             "rows": [steering_row_json(row) for row in rows],
@@ -167,4 +171,4 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print_text(steering_table(rows, name))
+        print_text("\n".join([steering_table(rows, name), *footnotes([], of_critic)]))

@@ -6,14 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_options, print_json, print_text
 from offline_eval.cli.run import Run, steering_row_json
 from offline_eval.cli.traps import announce
 from offline_eval.environments import environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation
 from offline_eval.errors import InputError, printable
-from offline_eval.policies import critic_of, load_sb3, weights_hash
+from offline_eval.policies import critic_of
+from offline_eval.policies.notes import notes_of
 from offline_eval.provenance import recipe
+from offline_eval.report.tables import footnotes
 from offline_eval.report.tuning_table import tuning_table
 from offline_eval.run_folder import plan_to_json
 from offline_eval.studies.steering import SteeringRow
@@ -47,13 +50,13 @@ def run_auto(arguments: argparse.Namespace) -> None:
             raise InputError(flag, "must be left out with --step-sizes auto", given, "the trial has its own candidates")
     selection = EpisodePlan.seeded(arguments.selection_episodes, arguments.seed + arguments.episodes)
     name = printable(Path(arguments.agent).name)
-    model = load_sb3(arguments.agent, arguments.env, arguments.device, normalize=arguments.normalize)
-    owner = load_sb3(arguments.critic, arguments.env, arguments.device) if arguments.critic else model
+    model = open_agent(arguments, arguments.agent)
+    owner = open_agent(arguments, arguments.critic, is_subject=False) if arguments.critic else model
     critic = critic_of(owner)
     candidates, controls = tuning_candidates(critic, trainable(model)), trivial_controls()
-    agents = {name: weights_hash(model)}
+    agents = {name: identity(model)}
     if arguments.critic:
-        agents[Path(arguments.critic).name] = weights_hash(owner)
+        agents[Path(arguments.critic).name] = identity(owner)
     variants = {f"selection: {v.name}": recipe(v.rule) for v in (*candidates, *controls)} | {"selection: plain": None}
     asked = {key: options[key] for key in ("deterministic", "step_limit")} | {"selection": plan_to_json(selection)}
     with Run(arguments, plan, variants, agents, asked) as current:
@@ -73,6 +76,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
             on_episode=record,
             **current.side_by_side(model, options, len(variants) * len(selection)),
         )
+        of_critic = [f"critic: {note}" for note in notes_of(owner)] if owner is not model else []
         result = {
             "env": environment_id(arguments.env),
             "traps": traps,
@@ -83,7 +87,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(result)
     else:
-        print_text(tuning_table(tuning, name))
+        print_text("\n".join([tuning_table(tuning, name), *footnotes([], of_critic)]))
 
 
 def _evaluations(tuning: Tuning) -> Iterator[tuple[str, Evaluation]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from offline_eval.cli.agents import agent_zip, zip_or_none
 from offline_eval.cli.arguments import add_environment, add_transitions, check_at_least, data_of, print_json, print_text
 from offline_eval.cli.words import AGENT, DATA, FOLDER, NEW_FILE
 
@@ -49,9 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.run_dir,
             arguments.env,
             data_of(arguments, arguments.dataset),
-            oracle=arguments.oracle,
+            oracle=zip_or_none(arguments, arguments.oracle),
             plan=plan,
             device=arguments.device,
+            opened_as=lambda path: agent_zip(arguments, path, is_subject=True),
             on_checkpoint=lambda done, total: progress.add(1),
         ).to_json()
     if arguments.out:

@@ -19,8 +19,9 @@ from offline_eval.episodes.schedule import Schedule
 from offline_eval.episodes.success import LastStep, SuccessAt, early_successes
 from offline_eval.errors import InputError, bare
 from offline_eval.masking import refuse_masked
-from offline_eval.policies import Normalized, find_vecnormalize, opened, weights_hash
-from offline_eval.policies.finite import check_finite
+from offline_eval.policies import AgentZip, find_vecnormalize, opened, weights_hash
+from offline_eval.policies.normalization import normalizes
+from offline_eval.policies.opening import is_file
 from offline_eval.policies.playable import explores, playable
 from offline_eval.provenance import recipe
 from offline_eval.types import Predictor, Rule
@@ -31,7 +32,7 @@ REPLAYS = 3
 
 
 def evaluate(
-    model: Predictor | str | Path,
+    model: Predictor | str | Path | AgentZip,
     env: EnvironmentLike,
     plan: EpisodePlan | int | None = None,
     *,
@@ -46,6 +47,7 @@ def evaluate(
     fresh: bool = False,
     success_at: SuccessAt | None = None,
     log_states: str | Path | None = None,
+    normalize: str | Path | None = None,
     done: Collection[Episode] = (),
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Evaluation:
@@ -75,6 +77,8 @@ def evaluate(
         success_at: the step whose `is_success` or `success` says whether an episode succeeded: `LastStep()` if left
             out, or `AnyStep()`. Both are recorded for every episode.
         log_states: folder that receives every visited state (`offline_eval.datasets`).
+        normalize: the file of the VecNormalize behind which the agent was trained. Left out, the agent's own is taken:
+            a live model's, or the file that lies beside a zip and plainly belongs to it. "none" declines.
         done: finished episodes of an earlier, interrupted call; they are not played again.
         on_episode: told of each episode as it finishes.
 
@@ -97,6 +101,7 @@ def evaluate(
         fresh=fresh,
         success_at=success_at or LastStep(),
         log_states=log_states,
+        normalize=normalize,
         done={"": done},
         on_episode=None if on_episode is None else lambda _, episode: on_episode(episode),
     )
@@ -104,7 +109,7 @@ def evaluate(
 
 
 def evaluate_rules(
-    model: Predictor | str | Path,
+    model: Predictor | str | Path | AgentZip,
     env: EnvironmentLike,
     plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
@@ -118,6 +123,7 @@ def evaluate_rules(
     replays: int = REPLAYS,
     fresh: bool = False,
     success_at: SuccessAt | None = None,
+    normalize: str | Path | None = None,
     done: Mapping[str, Collection[Episode]] | None = None,
     on_episode: Callable[[str, Episode], None] | None = None,
 ) -> dict[str, Evaluation]:
@@ -140,6 +146,7 @@ def evaluate_rules(
         replays: episodes, of all rules together, that are played again to check the tables.
         fresh: an environment of its own for every episode.
         success_at: the step that counts.
+        normalize: statistics of a VecNormalize.
         done: finished episodes of an interrupted call, by rule.
         on_episode: told the rule's name and each episode as it finishes.
 
@@ -163,13 +170,14 @@ def evaluate_rules(
         fresh=fresh,
         success_at=success_at or LastStep(),
         log_states=None,
+        normalize=normalize,
         done=done or {},
         on_episode=on_episode,
     )
 
 
 def _play(
-    model: Predictor | str | Path,
+    model: Predictor | str | Path | AgentZip,
     env: EnvironmentLike,
     plan: EpisodePlan | int | None,
     rules: Mapping[str, Rule | None],
@@ -184,6 +192,7 @@ def _play(
     fresh: bool,
     success_at: SuccessAt,
     log_states: str | Path | None,
+    normalize: str | Path | None,
     done: Mapping[str, Collection[Episode]],
     on_episode: Callable[[str, Episode], None] | None,
 ) -> dict[str, Evaluation]:
@@ -193,19 +202,19 @@ def _play(
         raise InputError("replays", "must be >= 0", replays)
     if step_limit is not None and step_limit < 1:
         raise InputError("step_limit", "must be >= 1", step_limit)
-    if isinstance(model, type) or (not isinstance(model, str | Path) and not callable(getattr(model, "predict", None))):
+    if isinstance(model, type) or not (is_file(model) or callable(getattr(model, "predict", None))):
         received = bare(f"the class {model.__name__}") if isinstance(model, type) else type(model).__name__
         raise InputError("model", "must have Stable-Baselines3's `predict`", received, "an agent, or its file")
-    model, setting = opened(model, env, device)
-    check_finite(model)
+    model, setting = opened(model, env, device, normalize=normalize)
     if any(rule is not None for rule in rules.values()):
         refuse_masked(model, "model", "a rule does not know them: leave it out")
-    if isinstance(model, Normalized) and find_vecnormalize(env) is not None:
+    stack = find_vecnormalize(env)
+    if stack is not None and stack.norm_obs and any(map(normalizes, rules.values())):
         raise InputError(
             "env",
-            "must not normalise where the policy does already",
+            "must give raw observations: what the rule asks normalises them already",
             bare("a VecNormalize in its stack"),
-            "drop one of the two: observations are normalised once",
+            "give the environment inside of it, or its id: agents get the statistics that they were trained with",
         )
     on_cpu = _device_type(model) == "cpu"
     lasting = [name for name, rule in rules.items() if not forgets(rule)]

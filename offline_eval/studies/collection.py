@@ -36,7 +36,7 @@ from offline_eval.episodes.seats import Seats, Start, make_seats
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, OfflineEvalError, StorageError, bare
 from offline_eval.masking import refuse_masked, takes_masks
-from offline_eval.policies import spaces_of
+from offline_eval.policies import opened, spaces_of
 from offline_eval.policies.playable import playable
 from offline_eval.spaces import ActionScale
 from offline_eval.types import Array, Predictor
@@ -146,7 +146,7 @@ def collect(
     levels = (Level(epsilon=1.0),) if model is None else tuple(levels)
     for level in levels:
         level.check(action_space)
-    policy = RandomAgent(action_space) if model is None else playable(model)
+    policy = RandomAgent(action_space) if model is None else playable(opened(model, env)[0])
     if any(level.epsilon > 0.0 for level in levels):
         refuse_masked(policy, "model", "a random action may be a forbidden one: leave epsilon at 0")
     num_episodes = max(1, num_steps // (step_limit_of(env) or USUAL_LENGTH))

@@ -21,7 +21,7 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, NonFiniteLoss, OfflineEvalError, bare
-from offline_eval.policies import actor_of, critic_of, load_sb3, opened, spaces_of
+from offline_eval.policies import AgentZip, actor_of, critic_of, opened, spaces_of
 from offline_eval.provenance import recipe, versions
 from offline_eval.studies.diagnosis_plan import DiagnosisPlan
 from offline_eval.studies.diagnosis_records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, Diagnosis
@@ -46,16 +46,17 @@ _SECTIONS = ("policy_error", "q_rank", "q_bias", "regret", "coverage")
 
 
 def diagnose(
-    policy: Predictor | str | Path,
+    policy: Predictor | str | Path | AgentZip,
     env: EnvironmentLike,
     dataset: Dataset | str | Path,
     critic: Any = None,
-    oracle: Predictor | str | Path | None = None,
+    oracle: Predictor | str | Path | AgentZip | None = None,
     plan: DiagnosisPlan | None = None,
     quick: bool = False,
     *,
     critic_dataset: Dataset | str | Path | None = None,
     device: str = "auto",
+    normalize: str | Path | None = None,
     name: str | None = None,
     asked: Asked | None = None,
     folder: str | Path | None = None,
@@ -76,6 +77,7 @@ def diagnose(
         critic_dataset: what the critic was trained on, where that is not `dataset`: its actions are what the policy
             could do, and `dataset` still says where it was trained.
         device: where files are loaded.
+        normalize: the file of the policy's VecNormalize; its own if left out, as in `evaluate`; "none" declines.
         name: of the agent, for the manifest.
         asked: words for the commands that the recommendation names.
         folder: keeps states and rollouts, so that an interrupted call with the same arguments goes on from them.
@@ -102,7 +104,7 @@ def diagnose(
             action_space,
             "with discrete actions compare the agent with its critic's greedy policy",
         )
-    agent, _ = opened(policy, env, device)  # what is noted, `measure` tells
+    agent, _ = opened(policy, env, device, normalize=normalize)  # what is noted, `measure` tells
     teacher, _ = opened(oracle, env, device, "oracle")
     dataset = _opened(dataset, observation_space, action_space)
     seen = dataset if critic_dataset is None else _opened(critic_dataset, observation_space, action_space)
@@ -163,8 +165,9 @@ def _critic_for(
 ) -> tuple[Critic | None, str]:
     """The critic to climb by, and where it comes from."""
     if critic is not None:
-        given: Critic = critic_of(opened(critic, env, device, "critic")[0])
-        return given, "given"
+        owner, told = opened(critic, env, device, "critic")
+        given: Critic = critic_of(owner)
+        return given, "; ".join(["given", *told])
     try:
         own: Critic = critic_of(policy)
         return own, "the policy's own"
@@ -187,7 +190,7 @@ def _critic_for(
             )
         except InputError as error:
             return None, f"none: {error}"
-    fitted: Critic = critic_of(load_sb3(file, env, device))
+    fitted: Critic = critic_of(opened(file, env, device)[0])
     return fitted, f"fitted to the data in {plan.fitted_steps} steps: the policy has none of its own"
 
 

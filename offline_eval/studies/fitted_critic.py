@@ -18,7 +18,9 @@ from offline_eval.errors import InputError, bare
 from offline_eval.masking import refuse_masked
 from offline_eval.policies import critic_of
 from offline_eval.policies.algorithm import OfflineAlgorithm
+from offline_eval.policies.finite import check_finite
 from offline_eval.policies.learnable import training_notes
+from offline_eval.policies.normalization import as_trained
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.values import FittedQ
 from offline_eval.studies.training_run import Keeper
@@ -74,7 +76,7 @@ def fit_critic(
     """Fitted Q evaluation of an agent; its next actions are asked for once, before the first step.
 
     Args:
-        agent: anything with `predict`.
+        agent: anything with `predict`; of a live model that learns behind a VecNormalize its statistics as they are.
         dataset: of the agent's environment.
         file: receives the critic; `.zip`.
         gradient_steps: how many.
@@ -91,6 +93,8 @@ def fit_critic(
     if gradient_steps < 1:
         raise InputError("gradient_steps", "must be >= 1", gradient_steps)
     refuse_masked(agent, "agent")
+    agent = as_trained(agent)
+    check_finite(agent, "agent")
     starts = dataset.store.offsets[:-1] + np.arange(dataset.store.num_trajectories)
     observations = take(dataset.store.observations, starts if dataset.members is None else starts[dataset.members])
     episode_start = np.ones(num_rows(observations), bool)

@@ -22,7 +22,8 @@ from offline_eval.diagnostics.q_bias import ValueSample
 from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
 from offline_eval.errors import CriticError
-from offline_eval.policies import critic_of, opened, spaces_of, weights_hash
+from offline_eval.policies import AgentZip, critic_of, opened, spaces_of, weights_hash
+from offline_eval.policies.opening import is_file
 from offline_eval.provenance import recipe, versions
 from offline_eval.studies.candidates import Reach, StateSample
 from offline_eval.studies.critic_measurement import CriticMeasurement
@@ -41,16 +42,17 @@ from offline_eval.types import Critic, Predictor
 
 
 def measure(
-    model: Predictor | str | Path,
+    model: Predictor | str | Path | AgentZip,
     env: EnvironmentLike,
     *,
     dataset: Dataset | str | Path | None = None,
-    oracle: Predictor | str | Path | None = None,
+    oracle: Predictor | str | Path | AgentZip | None = None,
     critic: Any = None,
     reference: Any = None,
     plan: MeasurementPlan | None = None,
     quick: bool = False,
     device: str = "auto",
+    normalize: str | Path | None = None,
     name: str | None = None,
     states: str | Path | None = None,
     rollouts: str | Path | None = None,
@@ -73,6 +75,7 @@ def measure(
         plan: how much; `MeasurementPlan()` or, with `quick`, `MeasurementPlan.quick()` if left out.
         quick: less of everything.
         device: where files are loaded.
+        normalize: the file of the model's VecNormalize; its own if left out, as in `evaluate`; "none" declines.
         name: of the agent, for the manifest.
         states: a new folder for the visited states; a temporary one if left out.
         rollouts: a folder that keeps rollouts, so that an interrupted call with the same arguments goes on from them.
@@ -88,8 +91,10 @@ def measure(
     plan = plan or (MeasurementPlan.quick() if quick else MeasurementPlan())
     names = {"agent": name or _name(model), "dataset": _name(dataset), "oracle": _name(oracle), "critic": _name(critic)}
     names["reference"] = _name(reference)
-    agent, _ = opened(model, env, device)  # whose notes `evaluate` tells
-    subject = _Subject(agent, env, _critic(critic, agent, env, device), plan, watcher or Silent(), rollouts)
+    agent, _ = opened(model, env, device, normalize=normalize)  # whose notes `evaluate` tells
+    owner, of_critic = opened(critic, env, device, "critic")
+    subject = _Subject(agent, env, _critic(owner, agent), plan, watcher or Silent(), rollouts)
+    subject.notes += [f"critic: {note}" for note in of_critic]
     if oracle is not None:
         teacher, notes = opened(oracle, env, device, "oracle")
         subject.oracle = Agent(teacher, names["oracle"] or "an agent")
@@ -129,12 +134,12 @@ def _name(thing: Any) -> str | None:
         return None
     if isinstance(thing, Dataset):
         return thing.source.path or "a data set in memory"
-    return Path(thing).name if isinstance(thing, str | Path) else type(thing).__name__
+    return Path(thing).name if is_file(thing) else type(thing).__name__
 
 
-def _critic(critic: Any, model: Any, env: EnvironmentLike, device: str) -> Critic | Skipped:
+def _critic(critic: Any, model: Any) -> Critic | Skipped:
     if critic is not None:
-        found: Critic = critic_of(opened(critic, env, device, "critic")[0])
+        found: Critic = critic_of(critic)
         return found
     try:
         own: Critic = critic_of(model)

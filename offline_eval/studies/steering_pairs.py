@@ -41,7 +41,7 @@ class Pair:
         agent: zip of the agent.
         env: id of the environment.
         critic: zip of the agent whose critic steers; None for its own.
-        normalize: file of the VecNormalize behind which it was trained.
+        normalize: file of the VecNormalize behind which it was trained; its own if left out, "none" declines.
         weaken: strength of the noise on its actor's weights, or "halfway": what brings its return nearest to the
             middle between itself and chance. None leaves it as it is.
         seed: of that noise.
@@ -97,6 +97,8 @@ class Pair:
                 raise InputError(word, f"must be one of {', '.join(sorted(known))}", bare("an unknown word of a pair"))
         given = {word: entry[word] for word in ("agent", "critic", "normalize") if entry.get(word)}
         paths = {word: str(folder / path) if isinstance(path, str) else path for word, path in given.items()}
+        if given.get("normalize") == "none":
+            paths["normalize"] = "none"
         worse = f" weakened {entry['weaken']}" if entry.get("weaken") else ""
         name = entry.get("name") or f"{Path(str(entry.get('agent'))).stem} on {entry.get('env')}{worse}"
         return cls(**{"agent": "", "env": "", **entry, "name": name, **paths})

@@ -21,7 +21,8 @@ from offline_eval.environments import EnvironmentLike, environment_id
 from offline_eval.episodes import EpisodePlan, Evaluation, evaluate
 from offline_eval.episodes.evaluation import REPLAYS
 from offline_eval.errors import InputError, bare
-from offline_eval.policies import critic_of, load_sb3, opened, spaces_of, weights_hash
+from offline_eval.policies import AgentZip, critic_of, opened, spaces_of, weights_hash
+from offline_eval.policies.opening import is_file
 from offline_eval.provenance import versions
 from offline_eval.studies.candidates import Reach
 from offline_eval.studies.labelling import stacked
@@ -66,6 +67,7 @@ class Checkpoint:
             "returns": [None if np.isnan(value) else float(value) for value in returns],
             "summary": self.evaluation.summary.to_json(),
             "weights_hash": self.evaluation.weights_hash[0],
+            "notes": list(self.evaluation.notes),
             "policy_error": self.errors.to_json(),
         }
 
@@ -121,9 +123,10 @@ def track(
     env: EnvironmentLike,
     dataset: Dataset | str | Path,
     *,
-    oracle: Predictor | str | Path | None = None,
+    oracle: Predictor | str | Path | AgentZip | None = None,
     plan: MeasurementPlan | None = None,
     device: str = "auto",
+    opened_as: Callable[[Path], AgentZip] = AgentZip,
     on_checkpoint: Callable[[int, int], None] | None = None,
 ) -> Track:
     """Return and errors of every checkpoint of a training run, on the same seeds and the same states of the data.
@@ -135,6 +138,7 @@ def track(
         oracle: whose actions are right; the last checkpoint's critic within the data's reach if left out.
         plan: how many episodes and states.
         device: where checkpoints are loaded.
+        opened_as: says how a checkpoint's file is opened: with which statistics, and whether its own code may be run.
         on_checkpoint: told how many are done, of how many.
 
     Raises:
@@ -143,17 +147,23 @@ def track(
     check_kind("plan", plan, MeasurementPlan, "MeasurementPlan(episodes=20)")
     plan = plan or MeasurementPlan.quick()
     files = checkpoints_in(run)
+
+    def checkpoint(path: Path) -> Any:
+        return opened(opened_as(path), env, device)[0]
+
+    for _, path in files:
+        checkpoint(path)  # refused here, and not after the others were played
     observation_space, action_space = spaces_of(env)
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
     dataset = dataset.for_spaces(observation_space, action_space)
     train, validation = dataset.split(plan.validation_fraction, plan.seed)
-    name = Path(oracle).name if isinstance(oracle, str | Path) else type(oracle).__name__
+    name = Path(oracle).name if is_file(oracle) else type(oracle).__name__
     right: Agent | CriticsOptimum | GreedyChoice
     if oracle is not None:
         right = Agent(opened(oracle, env, device, "oracle")[0], name)
     else:
-        last = critic_of(load_sb3(files[-1][1], env, device))
+        last = critic_of(checkpoint(files[-1][1]))
         reach = attempt(lambda: Reach(train, np.random.default_rng([plan.seed, 1])))
         optimum = critics_optimum(last, reach, plan.num_near)
         if isinstance(optimum, Skipped):
@@ -161,7 +171,7 @@ def track(
         right = optimum
     rows: list[Checkpoint] = []
     for done, (step, path) in enumerate(files):
-        model = load_sb3(path, env, device)
+        model = checkpoint(path)
         with TemporaryDirectory() as temporary:
             evaluation = evaluate(
                 model,
@@ -189,9 +199,15 @@ def track(
         "seed": plan.seed,
         "last_weights_hash": weights_hash(model),
         "versions": versions(),
-        "notes": list(notes_of(dataset)),
+        "notes": [*_notes(rows), *notes_of(dataset)],
     }
     return Track(tuple(rows), {name: _correlation(rows, name) for name in _SETS}, manifest)
+
+
+def _notes(rows: list[Checkpoint]) -> list[str]:
+    """The notes of all checkpoints: those that name a file each, once for all."""
+    found = list(dict.fromkeys(note for row in rows for note in row.evaluation.notes))
+    return found if len(found) <= 2 else [found[0], f"and {len(found) - 1} more such notes, one by one in the JSON"]
 
 
 def _correlation(rows: list[Checkpoint], name: str) -> float | Skipped:

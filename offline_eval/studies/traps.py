@@ -10,6 +10,7 @@ from offline_eval.diagnostics.traps import Traps, TrapThresholds, find_signs
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
+from offline_eval.policies import opened
 from offline_eval.studies.candidates import critic_values
 from offline_eval.studies.critic_measurement import BIAS_STREAM, CriticMeasurement
 from offline_eval.studies.driving import MeanAction
@@ -57,7 +58,7 @@ def find_traps(
     if episodes < 1:
         raise InputError("episodes", "must be >= 1", episodes)
     plan = MeasurementPlan(episodes=episodes, seed=seed, step_limit=step_limit, longest=longest)
-    measuring = CriticMeasurement(model, env, critic, plan, watcher or Silent())
+    measuring = CriticMeasurement(opened(model, env)[0], env, critic, plan, watcher or Silent())
     with ExitStack() as stack:
         found = measuring.soft_steps(stack)
         steps = attempt(lambda: _plain(measuring, stack)) if found is None else found[0]

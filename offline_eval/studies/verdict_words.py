@@ -41,7 +41,8 @@ class Asked:
         critic: the critic's file, where it is not the agent's own; likewise the next two.
         critic_dataset: what it was trained on.
         oracle: the oracle's file.
-        env_options: what was said of the environment beside its id: `--env-kwargs`, `--wrapper`.
+        env_options: what was said of the environment beside its id, and of the files that are opened for it:
+            `--env-kwargs`, `--wrapper`, `--normalize`, `--trust`.
     """
 
     agent: str = "AGENT"

@@ -187,6 +187,7 @@ def settle(found: Outcome, undecided: IfUndecided = "fail") -> Outcome:
 def exactly(assertion: str, subject: Subject, env: str, row: Row, holds: bool, **fields: Any) -> Outcome:
     """The outcome of a comparison without chance: it holds or it does not."""
     verdict = words.HOLDS if holds else words.VIOLATED
-    nothing: dict[str, Any] = {"episodes": 0, "budget": 0, "seeds": "", "command": "", "notes": ()}
+    nothing: dict[str, Any] = {"episodes": 0, "budget": 0, "seeds": "", "command": ""}
     fields = {**nothing, "alpha": None, "assumption": "exact: nothing is estimated", **fields}
+    fields["notes"] = (*subject.notes, *fields.get("notes", ()))
     return settle(Outcome(assertion, verdict, subject.name, env, (row,), **fields))

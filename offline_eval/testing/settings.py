@@ -16,6 +16,7 @@ OPTIONS = {
     "env": ("ID", "id of its environment"),
     "dataset": ("PATH", "data set that it was trained on: a file or a folder"),
     "oracle": ("FILE", "zip of an agent whose actions are right"),
+    "normalize": ("FILE", "statistics of its VecNormalize, or none (default: its own, where they lie beside it)"),
     "episodes": ("N", "episodes to play at most (default: 500)"),
     "json": ("FILE", "write the outcome of every assertion there"),
     "cache": ("DIR", "where episodes are kept (default: in pytest's own cache)"),

@@ -13,6 +13,7 @@ from offline_eval.episodes import EpisodePlan, Evaluation
 from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, SpaceError, bare
 from offline_eval.policies import opened as opened_agent
+from offline_eval.policies.opening import is_file
 from offline_eval.testing.given import GivenAgent
 from offline_eval.testing.session import DEFAULT_EPISODES, current
 from offline_eval.testing.sources import EpisodeSource
@@ -57,7 +58,7 @@ def opened(agent: Any, env: EnvironmentLike, argument: str = "agent") -> Subject
     refuse_nobody(agent, argument)
     if env is None:
         raise InputError("env", "must be an id or a factory", None, 'name it: env="Hopper-v5"')
-    path = str(Path(agent)) if isinstance(agent, str | Path | GivenAgent) else None
+    path = str(Path(agent)) if is_file(agent) or isinstance(agent, GivenAgent) else None
     name = type(agent).__name__ if path is None else Path(path).name
     if path is None and not callable(getattr(agent, "predict", None)):
         raise InputError(argument, "must have Stable-Baselines3's `predict`, or be the file of an agent", agent)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
 from offline_eval.policies import critic_of
 from offline_eval.policies import opened as opened_agent
+from offline_eval.policies.opening import is_file
 from offline_eval.stats.decisions import Question
 from offline_eval.stats.sequential import ratio_interval
 from offline_eval.studies.driving import MeanAction, soft_draws
@@ -163,8 +164,8 @@ class _Labels:
 
     def __init__(self, subject: Subject, env: EnvironmentLike, critic: Any, source: EpisodeSource | None) -> None:
         self.word = ""
-        if isinstance(critic, str | Path):
-            self.word = f" --critic {shlex.quote(str(critic))}"
+        if is_file(critic):
+            self.word = f" --critic {shlex.quote(os.fspath(critic))}"
         critic, _ = opened_agent(critic, env, argument="critic")
         self.policy, self.env, self.source = subject.policy, env, source or current().source
         self.critic: Critic = critic_of(subject.policy if critic is None else critic)
