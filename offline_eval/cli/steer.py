@@ -20,6 +20,7 @@ from offline_eval.cli.arguments import (
     print_json,
     print_text,
 )
+from offline_eval.cli.rule_words import describe_rules, make_rule, split_rule
 from offline_eval.cli.words import AGENT, LISTING
 from offline_eval.errors import InputError, MissingExtra, printable
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from offline_eval.studies.steering import SteeringRow
 
 HELP = "steer an agent by its critic, beside controls"
+_STEP_SIZES = "0,0.05,0.2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic steers (default: AGENT's own)"
     )
     parser.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="what steers, with its fields: opex:0.2, best_of:32,std=0.5 or ttt:3e-4, say; repeatable; --rules lists "
+        "them",
+    )
+    parser.add_argument("--rules", action=_ListRules, nargs=0, help="list the rules with their fields, and exit")
+    parser.add_argument(
         "--step-sizes",
         type=LISTING,
-        default="0,0.05,0.2",
         help="OPEX steps in the scaled action space, or auto: a gated trial of two decades of them and of other rules "
-        "on selection seeds, its winner confirmed on the episodes asked for (default: %(default)s)",
+        f"on selection seeds, its winner confirmed on the episodes asked for (default: {_STEP_SIZES}, or none beside "
+        "--rule)",
     )
     parser.add_argument(
         "--selection-episodes",
@@ -86,6 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
+class _ListRules(argparse.Action):
+    """Prints the rules, as --help prints the options."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit."""
+        print_text(describe_rules())
+        parser.exit()
+
+
 def _draw(rows: Sequence[SteeringRow], path: Path, title: str) -> None:
     from offline_eval.report.plots import draw_steering
 
@@ -98,7 +118,15 @@ def _draw(rows: Sequence[SteeringRow], path: Path, title: str) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     check_at_least(0, arguments.trap_episodes, "--trap-episodes")
+    for text in arguments.rule:
+        split_rule(text)
+    if arguments.step_sizes is None:
+        arguments.step_sizes = "" if arguments.rule else _STEP_SIZES
     if arguments.step_sizes.strip() == "auto":
+        if arguments.rule:
+            raise InputError(
+                "--rule", "must be left out where --step-sizes auto tries rules of its own", arguments.rule
+            )
         from offline_eval.cli.steer_auto import run_auto
 
         return run_auto(arguments)
@@ -107,9 +135,11 @@ def run(arguments: argparse.Namespace) -> None:
     best_of = numbers(arguments.best_of, int, "--best-of")
     learning_rates = numbers(arguments.ttt, float, "--ttt")
     controls = [word.strip() for word in arguments.controls.split(",") if word.strip()]
-    if not step_sizes and not best_of and not learning_rates:
+    if not step_sizes and not best_of and not learning_rates and not arguments.rule:
         raise InputError(
-            "--step-sizes", "must name a step size where --best-of and --ttt are not given", arguments.step_sizes
+            "--step-sizes",
+            "must name a step size where --rule, --best-of and --ttt are not given",
+            arguments.step_sizes,
         )
     from pathlib import Path
 
@@ -130,6 +160,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = open_agent(arguments, arguments.agent)
     owner = open_agent(arguments, arguments.critic, is_subject=False) if arguments.critic else model
     critic = critic_of(owner)
+    actor = actor_of(model) if learning_rates or any(text.startswith("ttt") for text in arguments.rule) else None
     variants = steering_variants(
         critic,
         step_sizes,
@@ -139,7 +170,8 @@ def run(arguments: argparse.Namespace) -> None:
         best_of=best_of,
         proposal_std=arguments.proposal_std,
         learning_rates=learning_rates,
-        actor=actor_of(model) if learning_rates else None,
+        actor=actor,
+        rules={text: make_rule(text, critic, actor) for text in dict.fromkeys(arguments.rule)},
         controls=controls,
     )
     agents = {name: identity(model)}

@@ -22,6 +22,8 @@ from offline_eval.wrappers import (
     GaussianProposal,
     Min,
     RandomDirection,
+    ShuffledSoftSteer,
+    SoftSteer,
     TestTimeTraining,
 )
 from offline_eval.wrappers.controls import trivial_rules
@@ -87,6 +89,7 @@ def steering_variants(
     proposal_std: float = 0.2,
     learning_rates: Sequence[float] = (),
     actor: Adaptable | None = None,
+    rules: Mapping[str, Rule] | None = None,
     controls: Sequence[str] = CONTROLS,
 ) -> list[Variant]:
     """OPEX at each step size, best-of-N at each number, test-time training at each learning rate, and their controls.
@@ -101,14 +104,16 @@ def steering_variants(
         proposal_std: spread of the candidates around the policy's action, scaled space.
         learning_rates: of test-time training; the actor's last layer, Adam, 16 replayed states, reset each episode.
         actor: of the policy that acts (`offline_eval.policies.actor_of`); test-time training needs it.
-        controls: "random" (a random direction of the same length, for each steered row), "multiply" (actions times
-            1.1 and 1.2) and "placebo" (noise of 1e-6, which only re-draws chaos).
+        rules: any further ones, by the names of their rows.
+        controls: "random" (a random direction of the same length, for each steered row; its values in a random order
+            where actions are discrete), "multiply" (actions times 1.1 and 1.2) and "placebo" (noise of 1e-6, which
+            only re-draws chaos).
     """
     for word in controls:
         if word not in CONTROLS:
             raise InputError("controls", f"must be among {', '.join(CONTROLS)}", word)
     direction, reduce = direction or L2(), reduce or Min()
-    steered: list[tuple[str, OPEX | BestOfN | TestTimeTraining, float | None]] = []
+    steered: list[tuple[str, Rule, float | None]] = []
     for step_size in dict.fromkeys(step_sizes):
         if step_size == 0:
             continue
@@ -122,17 +127,28 @@ def steering_variants(
     for rate in dict.fromkeys(learning_rates):
         assert actor is not None
         steered.append((f"ttt {rate:g}", TestTimeTraining(actor, critic, rate, reduce=reduce), None))
+    for name, given in (rules or {}).items():
+        steered.append((name, given, getattr(given, "step_size", None)))
 
     variants = [Variant(PLAIN, None, 0.0)]
     for name, steering_rule, step in steered:
-        control = f"random as {name}" if "random" in controls else None
+        own = _own_control(name, steering_rule, step) if "random" in controls else None
         rate_of = steering_rule.learning_rate if isinstance(steering_rule, TestTimeTraining) else None
-        variants.append(Variant(name, steering_rule, step, control, rate_of))
-        if control is not None:
-            variants.append(Variant(control, RandomDirection(like=steering_rule), step))
+        variants.append(Variant(name, steering_rule, step, None if own is None else own.name, rate_of))
+        if own is not None:
+            variants.append(own)
     return variants + [
         Variant(name, rule) for name, rule in trivial_rules().items() if _WORDS[name.split()[0]] in controls
     ]
+
+
+def _own_control(name: str, rule: Rule, step_size: float | None) -> Variant | None:
+    """What goes as far as the rule and knows nothing; None for a rule that is a control itself."""
+    if isinstance(rule, SoftSteer):
+        return Variant(f"shuffled as {name}", ShuffledSoftSteer(rule), step_size)
+    if is_control(rule):
+        return None
+    return Variant(f"random as {name}", RandomDirection(like=rule), step_size)  # type: ignore[arg-type]  # it looks
 
 
 def steer(
