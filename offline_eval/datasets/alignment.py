@@ -32,8 +32,10 @@ _EXPLAINED = 0.25
 """... explain this much of it ..."""
 _RANKS = 13, 26
 """... and do so in blocks of time alike: the order statistics of 40 between which their median lies, at 95 % ..."""
+_ALIKE = 0.9
+"""... and in this share of them: what another row explains better in some phases only is no shift."""
 _CLEAR = 0.95
-"""... and where the seams do not confirm it, in this share of the blocks."""
+"""The same where the seams do not confirm it."""
 _SEAM_RATIO = 0.3
 _FEWEST_SEAMS = 5
 _MOST_SEAMS = 500
@@ -151,7 +153,7 @@ def _inside(steps: Steps, inner: Array, block: Array, errors: dict[int, FloatArr
         return None
     gains = np.sort(np.bincount(block, left[0] - left[lag]) / np.bincount(block))  # one wild row moves one block
     low, high = (gains[rank] for rank in _RANKS)
-    if low <= 0.0:
+    if low <= 0.0 or np.mean(gains > 0) < _ALIKE:
         return None
     evidence = (
         f"of the variance, in rows not fitted on, row i {'-' if lag < 0 else '+'} 1 explains {1 - other:.2f}, row i "
