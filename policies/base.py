@@ -141,8 +141,11 @@ class OfflineBase(OffPolicyAlgorithm):
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """Give an environment to learn online in; its spaces must be those of the data.
 
+        A replay buffer of as many environments is kept; one with the data alone is filled anew for others.
+
         Raises:
             SpaceError: they are not.
+            InputError: the replay buffer holds steps of another number of environments.
         """
         wrapped = self._wrap_env(self._checked_environment(env), self.verbose)
         if not self._is_built:
@@ -166,9 +169,20 @@ class OfflineBase(OffPolicyAlgorithm):
                 if hasattr(module, name):
                     vars(module)[name] = getattr(wrapped, name)
         self.assumed_action_space = False
-        if self.n_envs != wrapped.num_envs:
-            self.n_envs, self.replay_buffer = wrapped.num_envs, None
+        self._keep_buffer_for(wrapped.num_envs)
+        self.n_envs = wrapped.num_envs
         super().set_env(wrapped, force_reset)
+
+    def _keep_buffer_for(self, n_envs: int) -> None:
+        buffer, dataset = self.replay_buffer, self._dataset
+        if buffer is None or buffer.n_envs == n_envs:
+            return
+        if dataset is None or buffer.size() * buffer.n_envs > dataset.num_transitions:
+            raise InputError(
+                "env", f"must have as many environments as the replay buffer ({buffer.n_envs}), not to lose its steps",
+                n_envs, "set replay_buffer = None to begin without them",
+            )  # fmt: skip
+        self.replay_buffer = None
 
     # ------------------------------------------------------------------------------------------------ copies
 
@@ -248,8 +262,8 @@ class OfflineBase(OffPolicyAlgorithm):
 
         Args:
             path: `.zip` is added where there is no suffix. The former file stays until the new one is complete.
-            exclude: attributes of TD3 to leave out.
-            include: attributes to add to them.
+            exclude: attributes of TD3 and constructor words to leave out; loading gives the words their defaults.
+            include: attributes to add to them, and what is not left out after all.
 
         Raises:
             NonFiniteLoss: the weights are not worth keeping.
@@ -261,9 +275,10 @@ class OfflineBase(OffPolicyAlgorithm):
             self._watch.check()
         if not self.learner.is_finite:
             raise NonFiniteLoss(self._n_updates, (), ())
-        write_algorithm(
-            path, td3_data(self, exclude, include), self.get_parameters(), words_of(self), arrays_of(self, self._mirror)
-        )
+        left_out, words = set(exclude or ()) - set(include or ()), words_of(self)
+        words["constructor"] = {name: word for name, word in words["constructor"].items() if name not in left_out}
+        data = td3_data(self, exclude, include)
+        write_algorithm(path, data, self.get_parameters(), words, arrays_of(self, self._mirror))
 
     @classmethod
     def load(  # type: ignore[override]

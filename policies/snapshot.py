@@ -101,8 +101,12 @@ def states_of(policy: OfflinePolicy, learner: Learner) -> dict[str, dict[str, An
 def put_states(policy: OfflinePolicy, learner: Learner, states: Mapping[str, Any], exact_match: bool) -> None:
     """Put back what `states_of` gave, or a part of it where the match need not be exact."""
     known = ("policy", "actor.optimizer", "critic.optimizer")
-    if exact_match and set(states) != set(known):
-        raise InputError("load_path_or_dict", f"must have exactly {', '.join(known)}", list(states))
+    if not set(states) <= set(known) or (exact_match and len(states) < len(known)):
+        raise InputError(
+            "load_path_or_dict",
+            f"must have {'' if exact_match else 'some of '}{', '.join(known)} and nothing else",
+            list(states),
+        )
     if "policy" in states:
         policy.load_state_dict(states["policy"], strict=exact_match)
     for group in ("actor", "critic"):
