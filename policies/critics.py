@@ -206,6 +206,10 @@ def own_critic(model: BaseAlgorithm) -> QCritic:
             bare("a recipe without one: its critic was never trained"),
             "train one with a value, or fit its Q to logged data: `offline-eval critic`",
         )
+    if isinstance(model.action_space, spaces.Discrete) and model.action_space.start != 0:
+        # Stable-Baselines3 plays and learns the place of an action in its table as the action itself.
+        rule = "must have actions that are counted from 0, as Stable-Baselines3's algorithms count them"
+        raise CriticError("model", rule, bare(str(model.action_space)), "wrap the environment so that they begin at 0")
     check_finite(model)
     space = model.observation_space
     values = values_of(getattr(policy, name), name, space)

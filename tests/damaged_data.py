@@ -378,8 +378,8 @@ def read(path):
     Whatever is no error of ours is raised.
     """
     looks = (
-        lambda: describe(open_dataset(path, check_finite=False)),
-        lambda: open_dataset(path),
+        lambda: open_dataset(path, check_finite=False),
+        lambda: describe(open_dataset(path)),
         lambda: check(path),
         lambda: open_dataset(path, transitions=True),
         lambda: list(open_log(path)) if (path / "data" / "shards").is_dir() else None,

@@ -272,3 +272,12 @@ def test_a_policy_gradient_agent_is_no_critic_after_loading(tmp_path):
     model.save(tmp_path / "ppo")
     with pytest.raises(CriticError, match="V\\(s\\) only"):
         critic_of(load_sb3(tmp_path / "ppo", "CartPole-v1", device="cpu"))
+
+
+def test_actions_that_do_not_begin_at_0_are_refused():
+    class Signs(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3, start=-1)
+
+    model = DQN("MlpPolicy", Signs(), buffer_size=1, policy_kwargs={"net_arch": [2]}, device="cpu")
+    with pytest.raises(CriticError, match=r"counted from 0.*Discrete\(3, start=-1\)"):
+        critic_of(model)
