@@ -3,7 +3,8 @@
     python benchmarks/evaluation_speed.py AGENT [--env HalfCheetah-v5] [--rounds 3] [--episodes 16]
 
 Every round plays each contender once, in turn, so that a busy machine slows all of them alike; a ratio is taken within
-its round, and the median over the rounds is what counts.
+its round, and the median over the rounds is what counts. Rates are without the episodes that are played again to check
+the table, but for those of "all of it", which hold everything: the probe, the start of processes, the check.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ def contenders(
         return steps / elapsed
 
     runs: dict[str, Callable[[], float]] = {THEIRS: theirs}
+    runs["evaluate, as the command line chooses"] = ours(n_envs="auto", workers="auto")
+    runs["evaluate, as the command line chooses, all of it"] = whole(n_envs="auto", workers="auto")
+    runs["evaluate, as Python chooses"] = ours()
     for workers in (1, 2):
         for n_envs in (8, 16, 32):
             runs[f"evaluate, {n_envs} envs x {workers} workers"] = ours(n_envs=n_envs, workers=workers)

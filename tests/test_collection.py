@@ -13,7 +13,7 @@ from linear_quadratic import Linear, LinearQuadratic, limited
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.errors import InputError, OfflineEvalError
-from offline_eval.studies.collection import Level, collect, levels_of, save_flat
+from offline_eval.studies.collection import Level, check_collection, collect, levels_of, save_flat
 
 BOX = spaces.Box(-2.0, 2.0, (1,), np.float32)
 LEVELS = levels_of([0.0, 0.5], [0.0])
@@ -129,3 +129,25 @@ def test_bad_levels_are_refused():
     with pytest.raises(InputError, match="`epsilon` must be 0 where actions have no bounds"):
         Level(epsilon=0.5).check(spaces.Box(-np.inf, np.inf, (1,)))
     assert LinearQuadratic.action_space == BOX
+
+
+def test_a_collection_is_checked_and_a_worn_environment_found(tmp_path):
+    class Worn(Counter):
+        """Pays less with every reset."""
+
+        resets = 0
+
+        def reset(self, *, seed=None, options=None):
+            self.resets += 1
+            return super().reset(seed=seed)
+
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, -float(self.resets), *rest
+
+    sound, worn = (collect(None, make, 20, tmp_path / str(make), n_envs=2) for make in (lambda: Counter(4), Worn))
+    assert str(check_collection(None, lambda: Counter(4), sound)) == "checked on 3 of 5 episodes"
+    found = check_collection(None, Worn, worn)
+    assert found.holds is False
+    assert "collected again" in str(found)
+    assert check_collection(None, Counter(4), sound).holds is None

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.environments import environment_id
     from offline_eval.policies.notes import notes_of
     from offline_eval.report.tables import columns, footnotes, number
-    from offline_eval.studies.collection import collect, levels_of, save_flat
+    from offline_eval.studies.collection import check_collection, collect, levels_of, save_flat
 
     model = None
     if arguments.agent != "random":
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         for level, found in rows.items()
     ]
     total = log.total_steps
+    checked = check_collection(model, arguments.env, log, levels=levels_of(noise, epsilon), seed=arguments.seed)
     if flat:
         save_flat(log, out)
         shutil.rmtree(folder)
@@ -114,6 +115,8 @@ def run(arguments: argparse.Namespace) -> None:
         "steps": total,
         "episodes": len(log),
         "levels": levels,
+        "invariant": checked.holds,
+        "invariance": checked.to_json(),
         "notes": list(notes_of(model)),
     }
     if arguments.json:
@@ -133,7 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
     print_text(
         "\n".join(
             [
-                f"{out}: {total} steps in {len(log)} episodes",
+                f"{out}: {total} steps in {len(log)} episodes; {checked}",
                 "",
                 *columns(cells, ">>>>>"),
                 *footnotes([], notes_of(model)),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -21,9 +22,9 @@ from offline_eval.batching import WIDTH
 from offline_eval.datasets.d4rl import write_d4rl
 from offline_eval.datasets.log import Log, ShardWriter, open_log
 from offline_eval.datasets.opening import open_dataset
-from offline_eval.datasets.recorder import EpisodeRecorder
+from offline_eval.datasets.recorder import EpisodeRecorder, LoggedEpisode
 from offline_eval.datasets.writing import replacing
-from offline_eval.environments import EnvironmentLike, environment_id
+from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan
 from offline_eval.episodes.acting import Acting, Played
 from offline_eval.episodes.evaluation import step_limit_of
@@ -31,6 +32,7 @@ from offline_eval.episodes.isolation import one_thread
 from offline_eval.episodes.masks import ActionMasks
 from offline_eval.episodes.parallelism import AUTO, USUAL_LENGTH, check, choose
 from offline_eval.episodes.playing import DEFAULT_STEP_LIMIT
+from offline_eval.episodes.records import Invariance
 from offline_eval.episodes.rollout import in_order
 from offline_eval.episodes.seats import Seats, Start, make_seats
 from offline_eval.episodes.workers import play_in_workers
@@ -119,8 +121,8 @@ def collect(
 ) -> Log:
     """Collect whole episodes of at least `num_steps` steps in all into a log.
 
-    The data are the same for any number of environments and workers. A log that an interrupted call left behind is
-    completed.
+    The data are the same for any number of environments and workers, if the environment forgets at each reset
+    (`check_collection`). A log that an interrupted call left behind is completed.
 
     Args:
         model: anything with SB3's `predict`; None for uniformly random actions, whatever the levels say.
@@ -146,7 +148,7 @@ def collect(
     levels = (Level(epsilon=1.0),) if model is None else tuple(levels)
     for level in levels:
         level.check(action_space)
-    policy = RandomAgent(action_space) if model is None else playable(opened(model, env)[0])
+    policy = _player(model, env, action_space)
     if any(level.epsilon > 0.0 for level in levels):
         refuse_masked(policy, "model", "a random action may be a forbidden one: leave epsilon at 0")
     num_episodes = max(1, num_steps // (step_limit_of(env) or USUAL_LENGTH))
@@ -171,6 +173,60 @@ def collect(
         else:
             job(in_order(wanted), tell, _nothing)
     return open_log(folder)
+
+
+def check_collection(
+    model: Predictor | None,
+    env: EnvironmentLike,
+    log: Log,
+    *,
+    levels: Sequence[Level] = (Level(),),
+    seed: int = 0,
+    replays: int = 3,
+) -> Invariance:
+    """Collect a few episodes of a log again, in another order and in one new environment, and compare them.
+
+    Args:
+        model: as it was collected, as are the arguments left out here.
+        env: where.
+        log: what `collect` gave.
+        levels: of noise.
+        seed: of the first episode.
+        replays: how many episodes; the last one begins in the new environment, the others where it was played.
+    """
+    if environment_factory(env) is None:
+        return Invariance(None, of=len(log), reason="a finished environment cannot be made anew")
+    last = len(log) - 1
+    chosen = sorted({round(k * last / max(1, replays - 1)) for k in range(replays)}, reverse=True)
+    levels = (Level(epsilon=1.0),) if model is None else tuple(levels)
+    found = Invariance(True, len(chosen), len(log))
+    with TemporaryDirectory() as folder:
+        plan = EpisodePlan.seeded(len(log), seed)
+        policy = _player(model, env, log.action_space)
+        job = _Job(policy, env, plan, levels, 1, Path(folder), environment_id(env))
+        job(in_order(chosen), lambda episode: None, _nothing)
+        for again in open_log(folder):
+            first = log[log.keys.index(again.key)]
+            if not _same(first, again):
+                told = f"{first.episode_return:.9g} in {len(first)} steps and, collected again, "
+                told += f"{again.episode_return:.9g} in {len(again)} steps"
+                return replace(found, holds=False, reason=f"seed {first.seed} gave {told}")
+    return found
+
+
+def _same(one: LoggedEpisode, other: LoggedEpisode) -> bool:
+    """Whether two episodes hold the same numbers."""
+
+    def arrays(episode: LoggedEpisode) -> list[Array]:
+        seen = episode.observations
+        parts = list(seen.values()) if isinstance(seen, dict) else [seen]
+        return [*parts, episode.actions, episode.rewards, episode.terminated]
+
+    return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
+
+
+def _player(model: Predictor | None, env: EnvironmentLike, action_space: Space[Any]) -> Predictor:
+    return RandomAgent(action_space) if model is None else playable(opened(model, env)[0])
 
 
 def save_flat(log: Log, path: str | Path) -> Path:
