@@ -85,7 +85,7 @@ def test_ends_that_are_flagged_too_early_or_too_late(shift):
     moved = np.roll(flagged, shift)
     found = ends_apart(observations, moved)
     assert found.rows == -shift
-    assert found.count >= 5
+    assert found.agreeing >= 5
     rows = Rows(observations, np.zeros((len(moved), 1)), np.arange(len(moved)) % 5.0, None, moved)
     (finding,) = (finding for finding in check(rows) if finding.code == "missing_episode_ends")
     assert f"{abs(shift)} rows {'after' if shift < 0 else 'before'} them" in finding.where

@@ -23,7 +23,7 @@ class Apart(NamedTuple):
     """Flagged ends that lie as many rows before every jump, or after it where negative."""
 
     rows: int
-    count: int
+    agreeing: int
     ends: int
 
 

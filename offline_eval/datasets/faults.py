@@ -341,7 +341,7 @@ def missing_episode_ends(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "missing_episode_ends",
             "warning",
-            f"{apart.count} of {apart.ends} flagged ends are followed by no jump of the observations, which comes "
+            f"{apart.agreeing} of {apart.ends} flagged ends are followed by no jump of the observations, which comes "
             f"{abs(apart.rows)} rows {side} them",
             "move the flags to the last row before the reset: episodes end where the observations jump",
         )
