@@ -228,7 +228,7 @@ def tensors(content: bytes, rng: random.Random) -> bytes:
             lambda: value.to(th.float16),
             lambda: value.to(th.int64),
             lambda: value * th.nan,
-            lambda: th.sparse_coo_tensor([[0]], [1.0], (10**9,)),
+            lambda: th.sparse_coo_tensor([[0]], [1.0], (10**9,), check_invariants=True),
             lambda: th.empty(10**12, device="meta"),
             lambda: [value],
             lambda: None,

@@ -17,10 +17,11 @@ _FACTORIES = {
     "empty", "empty_strided", "zeros", "ones", "full", "rand", "randn", "eye", "arange", "linspace", "normal",
     "new_empty", "new_empty_strided", "new_zeros", "new_ones", "new_full",
 }  # fmt: skip
-_TIMES = 16
+# An agent's own networks take one call a tensor, and their bytes once or twice.
+_TIMES = 4
 _SPARE_BYTES = 64 * 2**20
-_CALLS_PER_TENSOR = 100
-_SPARE_CALLS = 5_000
+_CALLS_PER_TENSOR = 10
+_SPARE_CALLS = 500
 
 
 class TooLarge(Exception):
@@ -28,10 +29,7 @@ class TooLarge(Exception):
 
 
 class AllocationLimit(TorchDispatchMode):
-    """While it is entered, torch makes tensors of some sixteen times the weights' bytes and no more.
-
-    Networks take as much as their weights, initial values once more, an optimiser and gradients some more: what is
-    stopped here is larger by orders of magnitude.
+    """While it is entered, torch makes tensors of four times the weights' bytes, and 64 MiB, and no more.
 
     Args:
         weights: what the networks are made for.
