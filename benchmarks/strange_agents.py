@@ -4,8 +4,9 @@
 
 COLLECTION is a folder in the layout of rl-zoo, ALGORITHM/ENVIRONMENT_RUN/NAME.zip: a clone of DLR-RM/rl-trained-agents.
 Observations come from the agent's environment under random actions where it is installed (under the number that its
-version has today), and from its observation space elsewhere. Each agent has a process of its own: one that crashes or
-hangs is counted, and the others go on. Stable-Baselines3's own `load` unpickles: run this on files that you trust.
+version has today), and from its observation space elsewhere; statistics of a VecNormalize are left out on both sides.
+Each agent has a process of its own: one that crashes or hangs is counted, and the others go on. Stable-Baselines3's own
+`load` unpickles: run this on files that you trust.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import Space, spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from offline_eval import load_sb3
@@ -142,7 +144,7 @@ def compared(path: Path, number: int, seed: int) -> Row:
         env = setting_of(path)
         if env is not None:
             try:
-                ours = load_sb3(path, env, "cpu")
+                ours = load_sb3(path, env, "cpu", normalize="none")
                 world = gym.make(env, disable_env_checker=True)
             except SpaceError as error:
                 origin = f"its space: {env} is another one ({error.received})"
@@ -152,7 +154,7 @@ def compared(path: Path, number: int, seed: int) -> Row:
         if world is None:
             world = Shown(path)
             origin = "its space" if origin == "its environment" else origin
-            ours = load_sb3(path, world, "cpu")
+            ours = load_sb3(path, world, "cpu", normalize="none")
     except (OfflineEvalError, ValueError) as error:
         return Row(REFUSED, str(error).replace(str(path), path.name))
     notes = setting_notes(ours, world)
@@ -202,12 +204,13 @@ def main() -> None:
     parser.add_argument("--observations", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for name in ("gymnasium_robotics", "ale_py", "panda_gym", "highway_env"):
+    for name in ("sb3_contrib", "mujoco", "gymnasium_robotics", "ale_py", "panda_gym", "highway_env"):
         try:
             gym.register_envs(__import__(name))
         except ImportError:
             print(f"{name} is not installed")
 
+    PPO("MlpPolicy", "CartPole-v1", device="cpu")  # imports once what every child would import
     paths = sorted(arguments.collection.glob("*/*/*.zip"))
     chosen = paths
     if arguments.limit is not None and arguments.limit < len(paths):
