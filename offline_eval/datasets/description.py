@@ -219,7 +219,7 @@ def _actions(dataset: Dataset) -> tuple[Coverage | None, tuple[float, ...] | Non
         flat = block.reshape(len(block), -1)[:, bounded]
         unit = (flat - low[bounded]) / (high - low)[bounded]
         at_bounds += int(((unit <= _AT_BOUND) | (unit >= 1.0 - _AT_BOUND)).sum())
-        bins, halves = (np.clip((unit * parts).astype(np.int64), 0, parts - 1) for parts in (BINS, CELLS))
+        bins, halves = (np.clip(unit * parts, 0, parts - 1).astype(np.int64) for parts in (BINS, CELLS))
         for i in range(len(bounded)):
             counts[i] += np.bincount(bins[:, i], minlength=BINS)
         for i, (one, other) in enumerate(pairs):

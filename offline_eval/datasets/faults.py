@@ -277,7 +277,7 @@ def exploding_dimension(evidence: Evidence) -> Iterator[Finding]:
             worst = exploding[np.argmax(largest[exploding])]
             row = int(np.argmax(np.abs(values[:, worst])))
             middle = np.quantile(np.abs(values[:, worst]), _USUAL)
-            has_diverged = largest[worst] > max(_HUGE, _DIVERGED * middle)
+            has_diverged = float(largest[worst]) > max(_HUGE, _DIVERGED * float(middle))
             yield Finding(
                 "exploding_dimension",
                 "error" if has_diverged else "warning",
