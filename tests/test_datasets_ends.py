@@ -6,6 +6,7 @@ from gymnasium import spaces
 
 from offline_eval.cli import main
 from offline_eval.datasets.arrays import from_arrays, from_trajectories
+from offline_eval.datasets.doctor import check
 from offline_eval.datasets.ends import jumps
 from offline_eval.datasets.opening import open_dataset, save_dataset
 from offline_eval.datasets.replay_buffer import from_replay_buffer
@@ -77,6 +78,9 @@ def test_shuffled_rows_are_read_as_transitions_or_not_at_all(tmp_path, flagged):
     path = archive(tmp_path / "a.npz", **shuffled)
     with pytest.raises(DatasetError, match=r"order of time.*--transitions.*transitions=True"):
         open_dataset(path)
+    (finding,) = [finding for finding in check(path) if finding.code == "missing_episode_ends"]
+    assert finding.severity == "error"
+    assert "--transitions" in finding.fix
     dataset = open_dataset(path, transitions=True)
     assert dataset.lengths.tolist() == [1] * 30
     batch = dataset.transitions()

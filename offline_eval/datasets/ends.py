@@ -110,13 +110,19 @@ def _in_a_row(terminals: Array | None) -> list[str]:
     return [note]
 
 
+def hardly_follow(jumping: Array, flagged: Array) -> bool:
+    """Whether most of the rows that no flag calls an end jump, so that the rows are in no order of time."""
+    inner = int((~flagged[:-1]).sum())
+    return inner >= 2 and int((jumping & ~flagged).sum()) > _MOST_JUMPS * inner
+
+
 def _by_jumps(rows: Rows, flagged: Array, are_told: bool) -> tuple[Array, list[str]]:
     """Rows that a jump ends beside flagged ones, and a note about them."""
     found = jumps(rows) & ~flagged
     if rows.next_observation_known is not None:
         found &= rows.next_observation_known
     count, inner = int(found.sum()), int((~flagged[:-1]).sum())
-    if count <= _MOST_JUMPS * inner or inner < 2:
+    if not hardly_follow(found, flagged):
         if count and are_told:
             note = f"{count} rows that no flag calls an end are not followed by their next observation: taken for ends"
             return found, [note]

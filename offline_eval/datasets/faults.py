@@ -15,6 +15,7 @@ from gymnasium import spaces
 from offline_eval.datasets.alignment import Steps, reward_shift
 from offline_eval.datasets.continuity import ends_apart, ends_in_a_row
 from offline_eval.datasets.duplicates import duplicated_tail
+from offline_eval.datasets.ends import hardly_follow
 from offline_eval.datasets.evidence import Evidence
 from offline_eval.types import Array, FloatArray
 
@@ -313,6 +314,12 @@ def missing_episode_ends(evidence: Evidence) -> Iterator[Finding]:
         # Without any timeouts the readers here take these rows for ends; other people's do not.
         severity: Severity = "error" if evidence.timeouts.any() else "warning"
         where = f"{len(seams)} rows that are no end are not followed by their next observation, first row {seams[0]}"
+        if hardly_follow(evidence.seams, evidence.flagged):
+            severity, where = "error", f"{where}: most rows are in no order of time"
+            fix = (
+                "if they were shuffled, or each is a transition of its own, open them with `--transitions`, "
+                f"`transitions=True`; if next observations were measured anew, {fix}"
+            )
         yield Finding("missing_episode_ends", severity, where, fix)
         return
     if not evidence.flagged.any():
