@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -247,8 +249,8 @@ def refused(capsys, *arguments):
         ("bc", ["--checkpoints", "-1"], ["--checkpoints", ">= 0"]),
         ("bc", ["--validation", "1"], ["--validation", "1.0"]),
         ("bc", ["--net-arch", "8,x"], ["--net-arch", "'x'"]),
-        ("bc", ["--learning-rate", "-1"], ["learning_rate", "-1.0"]),
-        ("bc", ["--learning-rate", "nan"], ["learning_rate", "finite", "nan"]),
+        ("bc", ["--learning-rate", "-1"], ["--learning-rate", "-1.0"]),
+        ("bc", ["--learning-rate", "nan"], ["--learning-rate", "finite", "nan"]),
         ("bc", ["--device", "foo"], ["device", "'foo'", "auto, cpu or cuda"]),
         ("iql_ddpg_bc", ["--set", "extraction.bc_coef=nan"], ["bc_coef", "finite", "nan"]),
         ("IQL", [], ["'IQL'", "did you mean iql"]),
@@ -341,7 +343,7 @@ def test_critic_refuses_in_one_line(capsys, data_file, sac_file, tmp_path):
     base = ["critic", sac_file, "--dataset", data_file, "--gradient-steps", 4, *SMALL[:-2]]
     assert "must not exist yet" in refused(capsys, *base, "--out", data_file)
     assert "gamma" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--gamma", 2)
-    assert "learning_rate" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--learning-rate", "nan")
+    assert "--learning-rate" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--learning-rate", "nan")
     assert "'foo'" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--device", "foo")
     other = rows(observation_space=spaces.Box(-1, 1, (3,)), action_space=spaces.Box(-1, 1, (1,)))
     path = save_dataset(other, tmp_path / "other.hdf5", "d4rl")
@@ -407,3 +409,29 @@ def test_the_critic_of_an_agent_without_one_steers_it(capsys, data_file, tmp_pat
     code, printed, err = run(capsys, "steer", tmp_path / "ppo.zip", "--critic", tmp_path / "q.zip", *playing)
     assert (code, err) == (0, "")
     assert len(json.loads(printed)["rows"]) > 3
+
+
+HELD = """
+import sys
+from pathlib import Path
+from offline_eval.files import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_two_runs_do_not_share_a_folder(dataset, tmp_path):
+    other = subprocess.Popen(
+        [sys.executable, "-P", "-c", HELD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    plan = TrainingPlan(recipe_of("bc"), 4, 1, WORDS)
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match="is being written by another process"):
+            train(plan, dataset, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        other.stdin.close()
+        other.wait()
+    assert len(train(plan, dataset, tmp_path)) == 1

@@ -16,7 +16,7 @@ from offline_eval.cli.arguments import (
     print_text,
 )
 from offline_eval.cli.words import AGENT_OR_RANDOM, NEW_FILE
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, OfflineEvalError
 
 HELP = "make a data set from an agent or from random actions"
 _FLAT = (".hdf5", ".h5")
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     epsilon = numbers(arguments.epsilon, float, "--epsilon")
     import hashlib
     import shutil
+    from contextlib import suppress
     from pathlib import Path
 
     out = Path(arguments.out)
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("--out", "must not exist yet", arguments.out, "give another name")
     from offline_eval.cli.progress import Progress
     from offline_eval.environments import environment_id
+    from offline_eval.files import FolderLock
     from offline_eval.policies.notes import notes_of
     from offline_eval.report.tables import columns, footnotes, number
     from offline_eval.studies.collection import check_collection, collect, levels_of, save_flat
@@ -77,17 +79,24 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.seed,
     )
     folder = out.with_name(f".{out.name}.{hashlib.sha256(repr(asked).encode()).hexdigest()[:12]}.parts")
-    with Progress(num_steps, "collect", unit="step") as progress:
-        log = collect(
-            model,
-            arguments.env,
-            num_steps,
-            folder,
-            levels=levels_of(noise, epsilon),
-            seed=arguments.seed,
-            **side_by_side,
-            on_steps=progress.add,
-        )
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FolderLock(folder)
+        with Progress(num_steps, "collect", unit="step") as progress:
+            log = collect(
+                model,
+                arguments.env,
+                num_steps,
+                folder,
+                levels=levels_of(noise, epsilon),
+                seed=arguments.seed,
+                **side_by_side,
+                on_steps=progress.add,
+            )
+    except OfflineEvalError:
+        with suppress(OSError):  # where nothing was collected
+            folder.rmdir()
+        raise
     rows: dict[tuple[float, float], list[tuple[float, int]]] = {}
     for episode in log:
         level = float(episode.metadata["noise"] or 0), float(episode.metadata["epsilon"] or 0)
@@ -109,6 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
         shutil.rmtree(folder)
     else:
         folder.rename(out)
+    lock.release()
     result = {
         "env": environment_id(arguments.env),
         "out": str(out),
