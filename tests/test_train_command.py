@@ -345,7 +345,8 @@ def test_critic_refuses_in_one_line(capsys, data_file, sac_file, tmp_path):
     assert "gamma" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--gamma", 2)
     assert "--learning-rate" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--learning-rate", "nan")
     assert "'foo'" in refused(capsys, *base, "--out", tmp_path / "q.zip", "--device", "foo")
-    other = rows(observation_space=spaces.Box(-1, 1, (3,)), action_space=spaces.Box(-1, 1, (1,)))
+    seen = spaces.Box(np.float32([-1, -1, -8]), np.float32([1, 1, 8]))
+    other = rows(observation_space=seen, action_space=spaces.Box(-1, 1, (1,)))
     path = save_dataset(other, tmp_path / "other.hdf5", "d4rl")
     base[3] = path
     assert "action bounds that the agent was trained with" in refused(capsys, *base, "--out", tmp_path / "q.zip")
