@@ -39,6 +39,7 @@ WRONG = [
     (["evaluate", "agent.zip", *ENV, "--out", "x/" + "a" * 300], "`--out` must have names of 255 bytes at most"),
     (["train", "bc", "--dataset", "d", "--out", "agent.zip/x"], "`--out` must lie in a folder"),
     (["critic", "agent.zip", "--dataset", "d", "--out", "agent.zip/q.zip"], "`--out` must lie in a folder"),
+    (["evaluate", "agent.zip", *ENV, "--out", "m/" * 999 + "x"], "`--out` must lie in 200 folders at most"),
     (["evaluate", "agent.zip", *ENV, "--out", "/"], "`--out` must be new, or an empty folder"),
     (["train", "bc", "--dataset", "d", "--out", "."], "`--out` must be new, or an empty folder"),
     (["track", "d", *ENV, "--dataset", "d", "--out", "."], "`--out` must be new, or an empty folder"),

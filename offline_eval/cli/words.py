@@ -19,6 +19,7 @@ from typing import Any
 from offline_eval.errors import InputError, bare
 
 _LARGEST = 2**31 - 1
+_DEEPEST = 200  # folders: Python makes them by calling itself
 _MOST = {"episodes": 1_000_000, "selection_episodes": 1_000_000, "seeds": 10_000}
 """Numbers beyond which a plan alone would fill the memory."""
 
@@ -143,6 +144,8 @@ class Output(Word):
             nearest = nearest.parent
         if not nearest.is_dir():
             raise InputError(argument, "must lie in a folder", word, f"{nearest} is none")
+        if len(path.parts) > _DEEPEST:
+            raise InputError(argument, f"must lie in {_DEEPEST} folders at most", word)
         for part in path.parts:
             if len(os.fsencode(part)) > 255:
                 raise InputError(argument, "must have names of 255 bytes at most", word)
