@@ -436,3 +436,19 @@ def test_two_runs_do_not_share_a_folder(dataset, tmp_path):
         other.stdin.close()
         other.wait()
     assert len(train(plan, dataset, tmp_path)) == 1
+
+
+def test_a_critic_asks_for_the_environment_where_the_bounds_of_actions_are_a_guess(sac_file, tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    rows = 40
+    ends = np.arange(rows) % 10 == 9
+    np.savez(
+        tmp_path / "wide.npz",
+        observations=generator.normal(size=(rows, 3)).astype(np.float32),
+        actions=generator.uniform(-1.9, 1.9, (rows, 1)).astype(np.float32),
+        rewards=generator.normal(size=rows),
+        terminals=ends,
+    )
+    words = ["critic", str(sac_file), "--dataset", str(tmp_path / "wide.npz"), "--out", str(tmp_path / "q.zip")]
+    assert main([*words, "--gradient-steps", "2", "--net-arch", "4", "--batch-size", "4"]) == 2
+    assert "`--env` must be given, as the data set does not say the bounds of actions" in capsys.readouterr().err

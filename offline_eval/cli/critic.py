@@ -15,7 +15,7 @@ from offline_eval.cli.arguments import (
     training_words,
 )
 from offline_eval.cli.words import AGENT, NEW_FILE
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, SpaceError, bare
 
 HELP = "fit the Q of any agent on a data set (for `steer --critic`)"
 _GAMMA = 0.99
@@ -61,7 +61,17 @@ def run(arguments: argparse.Namespace) -> None:
         transitions=arguments.transitions,
     )
     has_spaces: Any = arguments.env or dataset
-    agent = open_agent(arguments, arguments.agent, has_spaces)
+    try:
+        agent = open_agent(arguments, arguments.agent, has_spaces)
+    except SpaceError as error:
+        if arguments.env or not dataset.source.assumed_action_space:
+            raise
+        raise InputError(
+            "--env",
+            "must be given, as the data set does not say the bounds of actions, and the agent has others",
+            bare(str(dataset.action_space)),
+            "name the environment that both are from",
+        ) from error
     gamma = arguments.gamma
     if gamma is None:
         gamma = float(getattr(getattr(agent, "model", agent), "gamma", _GAMMA))
