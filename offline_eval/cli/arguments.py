@@ -247,7 +247,7 @@ def choose(word: str, choices: dict[str, Any], argument: str) -> Any:
 
 def print_text(text: str) -> None:
     """Lines on stdout; what would steer the terminal is shown and not obeyed."""
-    print("\n".join(map(printable, text.split("\n"))))
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def print_json(result: dict[str, Any]) -> None:

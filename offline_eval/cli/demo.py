@@ -7,6 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
+from offline_eval.cli.arguments import print_text
 from offline_eval.cli.words import NEW_FOLDER
 from offline_eval.errors import InputError
 
@@ -40,19 +41,18 @@ def run(arguments: argparse.Namespace) -> None:
     th.set_num_threads(1)  # networks of this size only lose by more
     data, trained, diagnosed = folder / "maze.hdf5", folder / "train", folder / "diagnose"
     agent = trained / "seed_0" / "model.zip"
-    print(
+    print_text(
         f"A point is to go round a bump ({_ENV}). {_EPISODES} episodes are collected from somebody who goes above it "
         f"or below it, more slowly than is best: {data}",
-        flush=True,
     )
     _collect(data)
     _show(["train", "iql", "--dataset", str(data), *_TRAINED, "--out", str(trained)])
     _show(["diagnose", str(agent), "--env", _ENV, "--dataset", str(data), *_DIAGNOSED, "--out", str(diagnosed)])
     advice = _advice(diagnosed)
     if advice[:1] == ["steer"]:
-        print("\nIts advice, taken:", flush=True)
+        print_text("\nIts advice, taken:")
         _show([*advice, *_STEERED, "--out", str(folder / "steer")])
-    print(f"\nThe ways that were taken: {_draw(folder, data)}\nThe report: {diagnosed / 'report.html'}")
+    print_text(f"\nThe ways that were taken: {_draw(folder, data)}\nThe report: {diagnosed / 'report.html'}")
 
 
 def _collect(path: Path) -> None:
@@ -91,5 +91,5 @@ def _show(command: list[str]) -> None:
     from offline_eval.cli import parse
 
     arguments = parse(command)
-    print(f"\n$ {arguments.command_line}\n", flush=True)
+    print_text(f"\n$ {arguments.command_line}\n")
     arguments.run(arguments)

@@ -18,7 +18,7 @@ from offline_eval.cli.arguments import (
     print_text,
 )
 from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
-from offline_eval.errors import InputError
+from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
     from offline_eval.studies.measurement_plan import MeasurementPlan
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = measurement.to_json()
     if folder is not None:
         folder.finish({_VARIANT: measurement.performance.evaluation}, result)
-        print(f"report: {write_report(folder.path)}", file=sys.stderr)
+        print(printable(f"report: {write_report(folder.path)}"), file=sys.stderr)
     if arguments.json:
         print_json(result)
     else:

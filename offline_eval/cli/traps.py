@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from offline_eval.cli.arguments import print_text
 from offline_eval.report.traps import trap_lines
 from offline_eval.studies.measurement_records import Skipped
 from offline_eval.studies.traps import find_traps
@@ -29,7 +30,7 @@ def announce(arguments: argparse.Namespace, model: Predictor, critic: Critic) ->
     )
     lines = trap_lines(traps, arguments.trap_episodes)
     if not arguments.json:
-        print("\n".join([*lines, ""]), flush=True)
+        print_text("\n".join([*lines, ""]))
     elif not isinstance(traps, Skipped) and traps.raised:
         print("\n".join(lines), file=sys.stderr, flush=True)
     return {"episodes": arguments.trap_episodes, **traps.to_json()}
