@@ -21,20 +21,19 @@ def two_cores(monkeypatch):
 
 def chosen(monkeypatch, costs, num_episodes, **words):
     monkeypatch.setattr(parallelism, "probe", lambda policy, env: costs)
-    return choose(Zero(), lambda: Counter(3), num_episodes, **{"num_replays": 3, **words})
+    return choose(Zero(), lambda: Counter(3), num_episodes, **words)
 
 
 def test_by_hand(monkeypatch, two_cores):
     cheap = Costs(make=0.0, step=1e-5, policy=1e-3)
-    # 7 and 3 replays of 10 steps: two batches of 10 steps at least, 20 ms, and no process pays for its start. Five
-    # environments are the fewest that come by with two batches.
-    assert chosen(monkeypatch, cheap, 7, limit=10) == Parallelism(5, 1)
-    # 197 + 3 of 1,000 steps. One process: 7 batches of 32, 7 s, and 2 s of steps; two: 4 batches, 4 s, 1 s of steps and
+    # 7 of 10 steps: all at once take 10 ms, and no process pays for its start.
+    assert chosen(monkeypatch, cheap, 7, limit=10) == Parallelism(7, 1)
+    # 197 of 1,000 steps. One process: 7 batches of 32, 7 s, and 2 s of steps; two: 4 batches, 4 s, 1 s of steps and
     # 3 s for the start. 25 are the fewest with 4 batches of 50.
     assert chosen(monkeypatch, cheap, 197, limit=1000) == Parallelism(25, 2)
     # What takes long to make is made less often: 4 x 100 batches of 1 ms cost less than a second environment of 1 s.
     dear = Costs(make=1.0, step=1e-5, policy=1e-3)
-    assert chosen(monkeypatch, dear, 4, limit=100, num_replays=0) == Parallelism(1, 1)
+    assert chosen(monkeypatch, dear, 4, limit=100) == Parallelism(1, 1)
 
 
 def test_numbers_stay(monkeypatch, two_cores):
@@ -52,7 +51,7 @@ def test_python_starts_no_process_and_measures_nothing_unless_asked(monkeypatch,
 
     monkeypatch.setattr(parallelism, "probe", fails)
     result = evaluate(Zero(), lambda: Counter(3), EpisodePlan.seeded(40))
-    assert (result.n_envs, result.workers) == (22, 1)  # 40 and 3 replays in two turns
+    assert (result.n_envs, result.workers) == (20, 1)  # two turns
 
 
 def test_a_probe_counts_what_it_sees_and_never_fails():

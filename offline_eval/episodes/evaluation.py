@@ -239,9 +239,7 @@ def _play(
         width = 1  # one draw for all rows of a batch would tie the episodes together
     unchecked = _unchecked(env, deterministic, on_cpu, width, bool(lasting), replays)
     played_again = 0 if unchecked is not None else replays
-    side_by_side = parallelism(
-        model, env, schedule.num_planned, n_envs, workers, num_replays=played_again, step_limit=step_limit
-    )
+    side_by_side = parallelism(model, env, schedule.num_planned, n_envs, workers, step_limit=step_limit)
     hash_before = weights_hash(model)
     share = Share(
         policy=policy,
@@ -319,7 +317,6 @@ def parallelism(
     n_envs: int | str = AUTO,
     workers: int | str = AUTO,
     *,
-    num_replays: int = REPLAYS,
     step_limit: int | None = None,
 ) -> Parallelism:
     """How many environments and processes `evaluate` takes for so many episodes; arguments as there."""
@@ -330,7 +327,6 @@ def parallelism(
         n_envs,
         workers,
         on_cpu=_device_type(model) == "cpu",
-        num_replays=num_replays,
         limit=step_limit or step_limit_of(env),
     )
 

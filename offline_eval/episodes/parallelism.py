@@ -66,7 +66,6 @@ def choose(
     workers: int | str = AUTO,
     *,
     on_cpu: bool = True,
-    num_replays: int = 0,
     limit: int | None = None,
 ) -> Parallelism:
     """Environments and processes for so many episodes; what is given as a number stays.
@@ -78,7 +77,6 @@ def choose(
         n_envs: a number, or "auto".
         workers: a number, or "auto". Only then is anything measured, on one environment, for .2 seconds.
         on_cpu: whether processes may have a copy of the policy each.
-        num_replays: episodes that are played again to check the others.
         limit: steps of an episode; the environment's own limit is used where it is known.
     """
     check(n_envs, workers)
@@ -90,7 +88,6 @@ def choose(
     if isinstance(n_envs, int) and isinstance(workers, int):
         return Parallelism(n_envs, workers)
     length = limit or USUAL_LENGTH
-    turns = num_episodes + num_replays
     processes = [workers] if isinstance(workers, int) else [1]
     costs = TYPICAL
     if not isinstance(workers, int) and can_split and num_cores() > 1 and num_episodes > 1:
@@ -99,8 +96,8 @@ def choose(
 
     def seconds(option: tuple[int, int]) -> float:
         side_by_side, count = option
-        batches = max(ceil(turns / (side_by_side * count)), 2 if num_replays else 1)
-        played = length * (batches * costs.policy + ceil(turns / count) * costs.step)
+        batches = ceil(num_episodes / (side_by_side * count))
+        played = length * (batches * costs.policy + ceil(num_episodes / count) * costs.step)
         return side_by_side * costs.make + played + (_START_SECONDS if count > 1 else 0.0)
 
     widths = [n_envs] if isinstance(n_envs, int) else range(1, min(WIDTH, num_episodes) + 1)
