@@ -207,7 +207,7 @@ def own_words(content: bytes, rng: random.Random) -> bytes:
         if rng.random() < 0.4:
             name = rng.choice(list(arrays))
             arrays[name] = rng.choice(
-                [arrays[name][:1], arrays[name].astype("S3"), np.zeros((2, 0, 3)), np.array(np.nan)]
+                [arrays[name].reshape(-1)[:1], arrays[name].astype("S3"), np.zeros((2, 0, 3)), np.array(np.nan)]
             )
         made = io.BytesIO()
         np.savez(made, **arrays)
