@@ -121,7 +121,10 @@ class TorchActor:
 
     def spread(self, features: Any) -> Tensor | None:
         """Standard deviation (batch, action_dim); None for a deterministic policy."""
-        return None if self._log_std is None else self._log_std(features).exp()
+        if self._log_std is None:
+            return None
+        std = self._log_std(features).exp()
+        return std.expand(len(features), std.shape[-1])  # PPO and A2C have one for all states
 
     def actions(self, locations: Tensor) -> Tensor:
         """Scaled actions: the mode of the distribution at a location."""
