@@ -157,14 +157,14 @@ def test_replay_draws_each_of_the_last_states_alike():
     seen = SeenStates(4, th.device("cpu"))
     seen.reserve(1)
     for value in range(6):
-        seen.add(np.array([0]), {"observations": th.full((1, 1), float(value))})
+        where = seen.add(np.array([0]), {"observations": th.full((1, 1), float(value))})
     noise = th.as_tensor(np.random.default_rng(0).standard_normal((1, 4000)))
-    drawn = seen.draw(np.array([0]), noise)["observations"].flatten()
+    drawn = seen.draw(where, noise)["observations"].flatten()
     assert drawn[0] == 5.0  # the latest comes first
     values, counts = drawn[1:].unique(return_counts=True)
     assert values.tolist() == [2.0, 3.0, 4.0, 5.0]
     assert ((counts - 1000).abs() < 100).all()
-    extreme = seen.draw(np.array([0]), th.tensor([[-40.0, 40.0]]))["observations"].flatten()
+    extreme = seen.draw(where, th.tensor([[-40.0, 40.0]]))["observations"].flatten()
     assert extreme.tolist()[1:] == [4.0, 3.0]  # the first and the last place of the ring
 
 

@@ -39,14 +39,17 @@ from offline_eval.wrappers.rules import CriticRule, _layout, _same_box, required
 from offline_eval.wrappers.seen_states import (
     Record,
     Replay,
+    Seen,
     SeenStates,
     States,
     leaves,
     map_record,
     num_numbers,
+    num_real,
     places,
     tensors,
 )
+from offline_eval.wrappers.transfer import to_device
 
 if TYPE_CHECKING:
     from offline_eval.types import TensorObservations
@@ -213,17 +216,14 @@ class Adapting:
         """Learn from the observations (batch, ...), and move scaled actions (batch, action_dim) as the policy moved."""
         rows = np.arange(len(actions)) if self._rows is None else self._rows
         self.reserve(int(rows.max()) + 1)
-        real = rows[: int((rows == rows[-1]).argmax()) + 1]  # without the padding, which repeats the last row
         now = self._described(observations)
-        if self.recipe.states.capacity:
-            self._seen.add(real, now)
-
-        index = th.as_tensor(rows, device=self.device)
+        seen = self._seen.add(rows, now) if self.recipe.states.capacity else None
+        index = to_device(rows, self.device) if seen is None else seen.rows
         weights, moments, steps = self._fast.of(index)
         # By the arithmetic of the adapted action below: equal weights give equal bits, and a difference of exactly 0.
         frozen = self._actions(self._fast.frozen.expand_as(weights), now)
         for number in range(self.recipe.gradient_steps):
-            found = self._gradient(weights, self._drawn(now, rows, noise, number), now, frozen)
+            found = self._gradient(weights, self._drawn(now, seen, noise, number), now, frozen)
             steps = steps + 1
             step, moments = self.recipe.optimizer(found.gradient, moments, steps)
             weights = weights + self.recipe.learning_rate * step
@@ -232,7 +232,7 @@ class Adapting:
         moved = adapted - frozen
         # A gradient that is no number has made weights that are none; one look at the end.
         usable = (weights.sum(dim=1) + moved.sum(dim=1)).isfinite()
-        self._fast.put(index[: len(real)], usable, weights, moments, steps)
+        self._fast.put(index[: num_real(rows)], usable, weights, moments, steps)
         gain = found.gain + (found.slope * (adapted - found.action)).sum(dim=1)
         metrics = {
             # Where the frozen action is used there is none; NaN where the critic is no number.
@@ -280,7 +280,7 @@ class Adapting:
         gain = (values[:, 0] - everything[-size:]).detach()
         return _Found(gradient, actions[:, 0].detach(), slope[:, 0] / share, gain)
 
-    def _drawn(self, now: Record, rows: Array, noise: Tensor | None, number: int) -> Record:
+    def _drawn(self, now: Record, where: Seen | None, noise: Tensor | None, number: int) -> Record:
         """The states of a gradient step: a record (rows, num_states, ...)."""
         states = self.recipe.states
         num_drawn = states.num_seen - 1 + states.num_data
@@ -288,7 +288,8 @@ class Adapting:
             return map_record(lambda value: value[:, None], now)
         drawn = required(noise)[:, number * num_drawn : (number + 1) * num_drawn]
         if states.num_seen > 1:
-            seen = self._seen.draw(rows, drawn[:, : states.num_seen - 1])
+            assert where is not None  # such a rule keeps states
+            seen = self._seen.draw(where, drawn[:, : states.num_seen - 1])
         else:
             seen = map_record(lambda value: value[:, None], now)
         if self._data is None:

@@ -12,6 +12,7 @@ from offline_eval.checks import check_positive as check_positive
 from offline_eval.checks import check_whole as check_whole
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
+from offline_eval.wrappers.transfer import in_one_piece
 
 Numbers = float | Sequence[float] | Array
 """One number for all rows, or one a row (1-D)."""
@@ -38,4 +39,5 @@ def column(argument: str, number: Numbers | None, like: Tensor) -> float | Tenso
         return number  # type: ignore[return-value]  # a constructor made it a float
     if len(number) != len(like):
         raise InputError(argument, f"must have one entry a row, here {len(like)}", bare(f"{len(number)} entries"))
-    return th.tensor(number, dtype=like.dtype, device=like.device)[:, None]
+    entries = np.array(number, dtype=np.float64 if like.dtype == th.float64 else np.float32)
+    return in_one_piece([entries], like.device)[0].to(like.dtype)[:, None]

@@ -11,6 +11,7 @@ from torch import Tensor
 from offline_eval.errors import InputError, bare
 from offline_eval.types import Array
 from offline_eval.wrappers.learning import Optimizer
+from offline_eval.wrappers.transfer import to_device
 
 __all__ = ["FastWeights", "check_memory", "free_memory"]
 
@@ -58,9 +59,9 @@ class FastWeights:
         self.fresh = [self.frozen, *(self.frozen.new_zeros(width) for width in self._widths[1:])]
         """A row before its first step."""
 
-    def forget(self, rows: Array | Tensor) -> None:
+    def forget(self, rows: Array) -> None:
         """These rows begin again with the frozen weights."""
-        index = th.as_tensor(rows, device=self.frozen.device)
+        index = to_device(rows, self.frozen.device)
         for table, fresh in zip(self._tables, self.fresh, strict=True):
             table[index] = fresh
 

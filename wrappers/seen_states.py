@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
@@ -18,17 +18,20 @@ from torch import Tensor
 from offline_eval.errors import InputError
 from offline_eval.types import Array, Observations
 from offline_eval.wrappers.arguments import check_whole
+from offline_eval.wrappers.transfer import to_device
 
 __all__ = [
     "Latest",
     "Mixture",
     "Record",
     "Replay",
+    "Seen",
     "SeenStates",
     "States",
     "leaves",
     "map_record",
     "num_numbers",
+    "num_real",
     "places",
     "tensors",
 ]
@@ -129,6 +132,15 @@ class Mixture:
         return self.seen.capacity
 
 
+class Seen(NamedTuple):
+    """Where the states of some rows are kept, each (rows,)."""
+
+    rows: Tensor
+    latest: Tensor
+    """The place of the newest state."""
+    num_kept: Tensor
+
+
 class SeenStates:
     """The last `capacity` states of every row's episode.
 
@@ -154,47 +166,57 @@ class SeenStates:
         """Nothing is kept of these rows."""
         self._counts[rows] = 0
 
-    def add(self, rows: Array, states: Record) -> None:
-        """Keep a state of each of these rows: a record with leading axis len(rows), or more, which are left out."""
+    def add(self, rows: Array, states: Record) -> Seen:
+        """Keep a state of each of these rows: a record (len(rows), ...).
+
+        Args:
+            rows: the last of them may be repeated, as padding, whose states are left out.
+            states: the newest of each row.
+        """
+        real = rows[: num_real(rows)]
         if self._kept is None:
             shape = (len(self._counts), self._length)
             self._kept = map_record(lambda new: new.new_zeros(*shape, *new.shape[1:]), states)
-        if self._length < self.capacity and self._counts[rows].max() >= self._length:
+        if self._length < self.capacity and self._counts[real].max() >= self._length:
             more = min(2 * self._length, self.capacity) - self._length
             self._kept = map_record(lambda kept: _longer(kept, 1, more), self._kept)
             self._length += more
-        at = self._index(rows), self._index(self._counts[rows] % self.capacity)
+        slots = self._counts[rows] % self.capacity
+        self._counts[real] += 1
+        # Everything that says where, in one transfer: a GPU must not be waited for at each of them.
+        where = {"rows": rows, "latest": slots, "num_kept": np.minimum(self._counts[rows], self.capacity)}
+        seen = Seen(**to_device(where, self.device))
+        at = seen.rows[: len(real)], seen.latest[: len(real)]
 
         def write(kept: Tensor, new: Tensor) -> Tensor:
-            kept[at] = new[: len(rows)]
+            kept[at] = new[: len(real)]
             return kept
 
         map_record(write, self._kept, states)
-        self._counts[rows] += 1
+        return seen
 
-    def draw(self, rows: Array, noise: Tensor) -> Record:
+    def draw(self, seen: Seen, noise: Tensor) -> Record:
         """The latest state of these rows, and one for each number of `noise` (rows, n): a record (rows, 1 + n, ...).
 
         Args:
-            rows: each has seen a state.
+            seen: the rows, each with its latest state: what `add` gave.
             noise: standard normal; its distribution function makes it a uniform place among the states that are kept.
         """
-        counts = self._counts[rows]
-        latest = self._index((counts - 1) % self.capacity)[:, None]
-        num_kept = self._index(np.minimum(counts, self.capacity))[:, None]
-        slots = th.cat([latest, places(noise, num_kept)], dim=1)
-        at = (self._index(rows)[:, None] * self._length + slots).flatten()
+        slots = th.cat([seen.latest[:, None], places(noise, seen.num_kept[:, None])], dim=1)
+        at = (seen.rows[:, None] * self._length + slots).flatten()
         return map_record(lambda kept: kept.flatten(0, 1).index_select(0, at).unflatten(0, slots.shape), self._kept)
 
-    def _index(self, numbers: Array) -> Tensor:
-        return th.as_tensor(numbers, device=self.device)
+
+def num_real(rows: Array) -> int:
+    """How many of these rows are no padding, which repeats the last one."""
+    return int((rows == rows[-1]).argmax()) + 1
 
 
 def places(noise: Tensor, num_places: Tensor | int) -> Tensor:
     """Whole numbers from 0 to num_places - 1, each as likely, from standard normal noise of the same shape."""
     drawn = (th.special.ndtr(noise) * num_places).long()
     # A noise of 6 and more rounds to probability 1, one place too far.
-    return th.minimum(drawn, th.as_tensor(num_places, device=noise.device) - 1)
+    return th.clamp_max(drawn, num_places - 1)
 
 
 def map_record(function: Callable[..., Tensor], record: Record, *others: Record) -> Record:
