@@ -45,6 +45,7 @@ class ActionScale:
         # The bounds of the scaled space: infinite where the Box is.
         self.scaled_low = np.where(bounded, -1.0, -np.inf).astype(np.float32)
         self.scaled_high = np.where(bounded, 1.0, np.inf).astype(np.float32)
+        self._sent: dict[tuple[Any, Any], tuple[Tensor, Tensor]] = {}
 
     def scale(self, actions: Numbers) -> Numbers:
         """Environment units to the scaled space, shape unchanged."""
@@ -65,9 +66,13 @@ class ActionScale:
     def _bounds(self, like: Numbers) -> tuple[Any, Any]:
         if isinstance(like, np.ndarray):
             return self.low, self.high
-        import torch as th
+        kind = like.device, like.dtype
+        if kind not in self._sent:  # once: a GPU waits for numbers that come from ordinary memory
+            import torch as th
 
-        return (
-            th.as_tensor(self.low, dtype=like.dtype, device=like.device),
-            th.as_tensor(self.high, dtype=like.dtype, device=like.device),
-        )
+            low, high = (th.as_tensor(bound, dtype=like.dtype, device=like.device) for bound in (self.low, self.high))
+            self._sent[kind] = low, high
+        return self._sent[kind]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sent": {}}  # another process may lack the device

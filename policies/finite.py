@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -30,14 +31,21 @@ def check_finite(model: Any, argument: str = "model", received: str = "") -> Non
         raise InputError(argument, "must have finite weights", bare(said), _WAY_OUT)
 
 
+def all_true(masks: Sequence[th.Tensor]) -> list[bool]:
+    """Whether each of some masks is true everywhere; a GPU is waited for once."""
+    if not masks:
+        return []
+    whole: list[bool] = th.stack([mask.all().to(masks[0].device) for mask in masks]).cpu().tolist()
+    return whole
+
+
 def _broken(model: Any) -> str:
-    for name, value, is_trained in _tensors(model):
-        if not value.dtype.is_floating_point:
-            continue
-        # A buffer may hold infinity by design, as a mask does.
-        finite = value.isfinite() if is_trained else ~value.isnan()
-        if not bool(finite.all()):
-            wrong = value[~finite]
+    found = [entry for entry in _tensors(model) if entry[1].dtype.is_floating_point]
+    # A buffer may hold infinity by design, as a mask does.
+    finite = [value.isfinite() if is_trained else ~value.isnan() for _, value, is_trained in found]
+    for (name, value, _), of_value, is_whole in zip(found, finite, all_true(finite), strict=True):
+        if not is_whole:
+            wrong = value[~of_value]
             nans = int(wrong.isnan().sum())
             kind = "NaN" if nans == len(wrong) else "NaN or infinite" if nans else "infinite"
             verb = "is" if len(wrong) == 1 else "are"

@@ -18,7 +18,7 @@ from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import InputError, bare
 from offline_eval.policies.learner import Part, total_loss
 from offline_eval.policies.sampling import DatasetRows, Sampler
-from offline_eval.policies.watch import ProgressBar, Watch
+from offline_eval.policies.watch import ProgressBar, Watch, numbers
 
 if TYPE_CHECKING:
     from offline_eval.policies.algorithm import OfflineAlgorithm
@@ -153,7 +153,7 @@ class Fitting:
             return {}
         held = self._validation
         _, metrics = total_loss(self._parts, self._model.learner.step(held.batch, held.noise))
-        return {f"validation/{name}": float(value.mean()) for name, value in metrics.items()}
+        return numbers({f"validation/{name}": value.mean() for name, value in metrics.items()})
 
 
 def _listeners(callback: MaybeCallback) -> list[BaseCallback]:

@@ -12,6 +12,7 @@ import torch as th
 from torch import Tensor
 
 from offline_eval.policies.adam import Adam
+from offline_eval.policies.finite import all_true
 from offline_eval.policies.networks import Activation, Networks, Parameters
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.step import Loss, Metrics, Step
@@ -107,7 +108,7 @@ class Learner:
     def is_finite(self) -> bool:
         """Whether every parameter is, and what the optimiser remembers of it."""
         parameters = [tensor for layers in self.parameters.values() for tensor in layers]
-        return all(bool(tensor.isfinite().all()) for tensor in (*parameters, *self.adam.moments().values()))
+        return all(all_true([tensor.isfinite() for tensor in (*parameters, *self.adam.moments().values())]))
 
     def step(self, batch: Batch, noise: Tensor | None) -> Step:
         """An update's losses at the present parameters, as yet uncomputed."""

@@ -136,7 +136,7 @@ def split_adam(adam: Adam, group: str, like: th.optim.Optimizer, learning_rate: 
         for number, (exp_avg, exp_avg_sq) in enumerate(moments)
     }
     groups = [{**settings, "lr": learning_rate} for settings in like.state_dict()["param_groups"]]
-    return {"state": state if steps > 0 else {}, "param_groups": groups}
+    return {"state": state if float(steps.cpu()) > 0 else {}, "param_groups": groups}
 
 
 def join_adam(adam: Adam, group: str, state_dict: dict[str, Any]) -> None:

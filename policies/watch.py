@@ -17,6 +17,12 @@ _CHECK_EVERY = 64
 """Steps between two looks at the losses; each look waits for the device."""
 
 
+def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars of a device as Python's numbers, in one transfer."""
+    values = th.stack(list(metrics.values())).cpu().tolist() if metrics else []
+    return dict(zip(metrics, values, strict=True))
+
+
 class Watch:
     """Losses and metrics of recent steps, looked at in blocks.
 
@@ -60,7 +66,7 @@ class Watch:
 
     def means(self) -> dict[str, float]:
         """The mean of every metric since the last call."""
-        found = {name: float(th.stack(values).mean()) for name, values in self._metrics.items()}
+        found = numbers({name: th.stack(values).mean() for name, values in self._metrics.items()})
         self._metrics = {}
         return found
 
