@@ -18,10 +18,22 @@ from sb3_contrib import QRDQN, TQC, TRPO, CrossQ
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from steered import Bang
 
-from offline_eval.policies import RECIPES, Normalized, OfflineAlgorithm, Statistics, actor_of, critic_of, devices
+from offline_eval.policies import (
+    RECIPES,
+    Normalized,
+    OfflineAlgorithm,
+    Statistics,
+    actor_of,
+    critic_of,
+    devices,
+    weaken,
+    weights_hash,
+)
 from offline_eval.policies.normalization import Moments
 from offline_eval.policies.recipes import recipe_of
 from offline_eval.policies.values import FittedQ
+from offline_eval.studies.candidates import critic_values
+from offline_eval.studies.driving import SoftDraws
 from offline_eval.wrappers import (
     L2,
     OPEX,
@@ -309,6 +321,33 @@ def test_a_rule_of_discrete_actions_travels_once_each_way(name, monkeypatch):
         monkeypatch.setattr(th.distributions.Distribution, "_validate_args", False)
     travelled = (1 + (name == "one a row"), 0, 1) if CHOOSING[name].device == NOWHERE else (0, 0, 0)
     assert steps(CHOOSING[name], np.zeros(ROWS, np.int64), 4, CARTPOLE) == [travelled] * 4
+
+
+# Measurement
+
+
+@pytest.mark.parametrize("algorithm", [SAC, TQC, CrossQ])
+def test_what_measures_a_soft_agent_draws_and_rates_where_it_is(algorithm, monkeypatch):
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", False)  # SB3's look at numbers
+    for each in (model := agent(algorithm), normalized(model)):
+        with Elsewhere() as device:
+            actions, bonuses = SoftDraws(each).act(_DATA[:30], _DATA[:30, :1])
+        assert (actions.shape, bonuses.shape, device.fetched) == ((30, 1), (30,), 2)  # draws; the temperature
+        with Elsewhere() as device:
+            values = critic_values(critic_of(each), _DATA[:30], actions)
+        assert (values.shape[1], device.fetched) == (30, 2)  # whether weights are numbers; the values
+        with Elsewhere():
+            weights_hash(each)  # copies the weights: that is its purpose
+            weaken(model, 0.1)
+
+
+def test_drawing_teaches_a_policy_nothing():
+    model = CrossQ("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10, seed=0, device="cpu")
+    model.policy.set_training_mode(True)  # as `learn` leaves it
+    before = weights_hash(model)
+    for rows in (slice(0, 30), slice(0, 1)):
+        SoftDraws(model).act(_DATA[rows], _DATA[rows, :1])
+    assert weights_hash(model) == before
 
 
 # Offline training

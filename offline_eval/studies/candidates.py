@@ -19,6 +19,7 @@ from offline_eval.studies.driving import blocks
 from offline_eval.types import Array, Critic, Observations
 from offline_eval.wrappers import OPEX
 from offline_eval.wrappers.host import Steering
+from offline_eval.wrappers.transfer import to_device
 
 _QUERY_BLOCK, _VALUE_BLOCK = 64, 1024
 
@@ -103,8 +104,8 @@ def critic_values(critic: Critic, observations: Observations, actions: Array) ->
     parts, size = [], num_rows(observations)
     with th.no_grad():
         for rows in blocks(size, min(size, _VALUE_BLOCK)):
-            given = th.as_tensor(np.ascontiguousarray(scaled[rows]), device=critic.device)
-            parts.append(critic.q(_tensors(take(observations, rows), critic), given).cpu().numpy())
+            sent = to_device({"seen": take(observations, rows), "given": scaled[rows]}, critic.device)
+            parts.append(critic.q(sent["seen"], sent["given"]).cpu().numpy())
     return np.concatenate(parts, axis=1)[:, :size].astype(np.float64)
 
 
@@ -199,11 +200,3 @@ def constrained_optimum(
 def _unscaled(scale: ActionScale, space: Space[Any], actions: Array) -> Array:
     inside = np.clip(actions, scale.scaled_low, scale.scaled_high).astype(np.float32)
     return np.clip(scale.unscale(inside), space.low, space.high).astype(space.dtype)  # type: ignore[attr-defined]
-
-
-def _tensors(observations: Observations, critic: Critic) -> Any:
-    if isinstance(observations, dict):
-        return {key: _tensors(value, critic) for key, value in observations.items()}
-    if observations.dtype == np.float64:
-        observations = observations.astype(np.float32)
-    return th.as_tensor(observations, device=critic.device)

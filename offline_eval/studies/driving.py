@@ -120,13 +120,15 @@ class SoftDraws:
         inner, factor = _inner(self.model)
         learned = getattr(inner, "log_ent_coef", None)
         with th.no_grad():
-            return factor * float(inner.ent_coef_tensor if learned is None else learned.exp())
+            weight = inner.ent_coef_tensor if learned is None else learned.exp()
+            return factor * float(weight.cpu())
 
     def act(self, observations: Observations, noise: Array) -> tuple[Array, Array]:
         """Draws and their bonuses `-temperature * log_prob`."""
         inner, _ = _inner(self.model)
         normalise = self.model.statistics.normalize if isinstance(self.model, Normalized) else _as_it_is
         actor = inner.policy.actor
+        inner.policy.set_training_mode(False)  # as `predict` does: CrossQ's layers would learn from what they see
         parts = []
         with th.no_grad():
             for rows in blocks(num_rows(observations)):
