@@ -18,7 +18,7 @@ from torch import Tensor
 from offline_eval import EpisodePlan, MultiplyAction, RandomDirection, critic_of, load_sb3, steer
 from offline_eval.policies import QCritic, actor_of, weaken
 from offline_eval.report.tables import steering_table
-from offline_eval.studies.steering import Variant
+from offline_eval.steering.steering import Variant
 from offline_eval.types import Critic
 from offline_eval.wrappers import AllParameters, Latest, NormalizedGradient, TestTimeTraining
 

@@ -22,11 +22,11 @@ import torch as th
 from verdict_bench import PLAN
 from verdict_learned import UPDATES, Cell, Trained, awr, ddpg_bc
 
+from offline_eval.diagnosis import diagnose
+from offline_eval.measurement.action_rank import ActionTrial
+from offline_eval.measurement.plan import MeasurementPlan
 from offline_eval.policies.extraction import BC, Extraction
 from offline_eval.problems import MazeProblem
-from offline_eval.studies import diagnose
-from offline_eval.studies.action_trial import ActionTrial
-from offline_eval.studies.measurement_plan import MeasurementPlan
 
 DATA: dict[str, dict[str, Any]] = {
     "narrow, poor": {"breadth": 0.0},

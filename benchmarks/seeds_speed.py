@@ -17,8 +17,8 @@ from pathlib import Path
 from training_speed import BATCH, NET_ARCH, synthetic_data
 
 from offline_eval.policies.recipes import recipe_of
-from offline_eval.studies.training import train
-from offline_eval.studies.training_run import TrainingPlan
+from offline_eval.training.run import TrainingPlan
+from offline_eval.training.training import train
 
 
 def main() -> None:

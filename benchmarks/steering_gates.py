@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from offline_eval.studies.choosing import Gate, choose
-from offline_eval.studies.steering import PLAIN
-from offline_eval.studies.steering_scores import agent_range
-from offline_eval.studies.steering_study import PairResult
+from offline_eval.steering.scores import agent_range
+from offline_eval.steering.selection import Gate, choose
+from offline_eval.steering.steering import PLAIN
+from offline_eval.steering.study import PairResult
 
 GATES = {
     "best mean, if > 0": Gate(level=0.999, control_t=0.0),

@@ -23,11 +23,11 @@ from typing import Any
 
 import torch as th
 
+from offline_eval.diagnosis.diagnosis import diagnose
+from offline_eval.diagnosis.plan import DiagnosisPlan, Extractions
+from offline_eval.diagnosis.rollout_search import TruthPlan
+from offline_eval.diagnosis.verdict import Asked, verdict_of
 from offline_eval.problems import FAULTS, Case, LinearQuadraticProblem, MazeProblem, plant
-from offline_eval.studies.diagnosis import diagnose
-from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
-from offline_eval.studies.truth_rung import TruthPlan
-from offline_eval.studies.verdict import Asked, verdict_of
 
 LEAST_GAP = 0.16
 NAMES = ("value", "extraction", "generalisation", "none", "unknown")

@@ -27,6 +27,8 @@ import torch as th
 from verdict_bench import LEAST_GAP, NAMES, PLAN, read
 
 from offline_eval.datasets import Dataset
+from offline_eval.diagnosis.diagnosis import diagnose
+from offline_eval.diagnosis.rollout_search import TruthPlan
 from offline_eval.policies import OfflineAlgorithm, Recipe
 from offline_eval.policies.extraction import AWR, BC, DDPGBC, AdvantageSpread, Extraction
 from offline_eval.policies.networks import LayerNormReLU
@@ -35,8 +37,6 @@ from offline_eval.policies.values import Implicit
 from offline_eval.problems import LinearQuadraticProblem, MazeProblem
 from offline_eval.problems.dynamics import GAMMA
 from offline_eval.problems.problem import Problem
-from offline_eval.studies.diagnosis import diagnose
-from offline_eval.studies.truth_rung import TruthPlan
 
 UPDATES, POLICY_UPDATES = 10_000, 1200
 BREADTH, NUM_TRAJECTORIES = 1.0, 200

@@ -13,10 +13,14 @@ __version__ = "0.1.0"
 _HOME = {
     "EpisodePlan": "episodes",
     "evaluate": "episodes",
-    "steer": "studies.steering",
-    "compare": "studies.comparison",
-    "diagnose": "studies",
-    "tune_steering": "studies",
+    "compare": "steering",
+    "steer": "steering",
+    "tune_steering": "steering",
+    "collect": "training",
+    "train": "training",
+    "measure": "measurement",
+    "track": "measurement",
+    "diagnose": "diagnosis",
     "load_sb3": "policies",
     "critic_of": "policies",
     "actor_of": "policies",
@@ -34,15 +38,19 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from offline_eval.diagnosis import diagnose as diagnose
     from offline_eval.episodes import EpisodePlan as EpisodePlan
     from offline_eval.episodes import evaluate as evaluate
+    from offline_eval.measurement import measure as measure
+    from offline_eval.measurement import track as track
     from offline_eval.policies import actor_of as actor_of
     from offline_eval.policies import critic_of as critic_of
     from offline_eval.policies import load_sb3 as load_sb3
-    from offline_eval.studies import diagnose as diagnose
-    from offline_eval.studies import tune_steering as tune_steering
-    from offline_eval.studies.comparison import compare as compare
-    from offline_eval.studies.steering import steer as steer
+    from offline_eval.steering import compare as compare
+    from offline_eval.steering import steer as steer
+    from offline_eval.steering import tune_steering as tune_steering
+    from offline_eval.training import collect as collect
+    from offline_eval.training import train as train
     from offline_eval.wrappers import OPEX as OPEX
     from offline_eval.wrappers import BestOfN as BestOfN
     from offline_eval.wrappers import MultiplyAction as MultiplyAction

@@ -27,7 +27,7 @@ _WAY_OUT = "a class is one where its constructor needs nothing; else `lambda: My
 _NAMESPACE = "offline_eval/"
 _OWN = {
     "TwoModeMaze-v0": "offline_eval.problems.maze:TwoModeMaze",
-    "LinearQuadratic-v0": "offline_eval.problems.linear_quadratic:LinearQuadratic",
+    "LinearQuadratic-v0": "offline_eval.problems.linear_quadratic_answer:LinearQuadratic",
 }
 _OWN_STEPS = 100
 

@@ -115,7 +115,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Let others have the folder."""
-        self._close()  # type: ignore[no-untyped-call]  # a finaliser has no types
+        self._close()
 
 
 def write_durably(path: Path, content: bytes) -> None:

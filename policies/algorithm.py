@@ -199,18 +199,6 @@ class OfflineAlgorithm(OfflineBase):
         self._dataset, self.replay_buffer = dataset, None
         return self
 
-    def advance(self, sampler: Sampler, watch: Watch, parts: tuple[Part, ...], actor_factor: float) -> None:
-        """One gradient step; `actor_factor` scales the actor's learning rate."""
-        number = self._n_updates
-        rate = self.lr_schedule(self._current_progress_remaining)
-        self.learner.learning_rates = {"value": rate, "policy": rate * actor_factor}
-        batch, noise = sampler.batch(number)
-        self._n_updates += 1
-        loss, metrics = self.learner.update(batch, noise, self._n_updates, parts)
-        self._mirror.refresh()
-        self._watch = watch
-        watch.add(number, loss, metrics)
-
     # ------------------------------------------------------------------------------------------------ online
 
     def learn(

@@ -26,11 +26,11 @@ from offline_eval.policies.allocation import AllocationLimit
 from offline_eval.policies.archive import refused_in_one_line
 from offline_eval.policies.building import activation_of, build, check_policy_kwargs, check_spaces, check_words
 from offline_eval.policies.devices import torch_device
-from offline_eval.policies.learner import Learner
+from offline_eval.policies.learner import Learner, Part
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.online import stub_environment
 from offline_eval.policies.recipes import Recipe, recipe_from_json, recipe_of
-from offline_eval.policies.sampling import Transform
+from offline_eval.policies.sampling import Sampler, Transform
 from offline_eval.policies.saving import ASSUMED_ACTION_SPACE, SavedAlgorithm, read_algorithm, write_algorithm
 from offline_eval.policies.snapshot import (
     arrays_of,
@@ -229,6 +229,18 @@ class OfflineBase(OffPolicyAlgorithm):
         if not self._is_built:
             raise InputError("model", "must have networks to act", bare("an untrained one"), "call fit first")
         return super().predict(*arguments, **keywords)
+
+    def advance(self, sampler: Sampler, watch: Watch, parts: tuple[Part, ...], actor_factor: float) -> None:
+        """One gradient step; `actor_factor` scales the actor's learning rate."""
+        number = self._n_updates
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.learner.learning_rates = {"value": rate, "policy": rate * actor_factor}
+        batch, noise = sampler.batch(number)
+        self._n_updates += 1
+        loss, metrics = self.learner.update(batch, noise, self._n_updates, parts)
+        self._mirror.refresh()
+        self._watch = watch
+        watch.add(number, loss, metrics)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
@@ -16,12 +15,10 @@ from stable_baselines3.common.utils import configure_logger
 
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.errors import InputError, bare
+from offline_eval.policies.base import OfflineBase
 from offline_eval.policies.learner import Part, total_loss
 from offline_eval.policies.sampling import DatasetRows, Sampler
 from offline_eval.policies.watch import ProgressBar, Watch, numbers
-
-if TYPE_CHECKING:
-    from offline_eval.policies.algorithm import OfflineAlgorithm
 
 _VALIDATION_ROWS = 2048
 
@@ -54,7 +51,7 @@ class Fitting:
 
     def __init__(
         self,
-        model: OfflineAlgorithm,
+        model: OfflineBase,
         parts: tuple[Part, ...],
         dataset: Dataset,
         digest: str,
@@ -91,7 +88,7 @@ class Fitting:
         reset_num_timesteps: bool = True,
         tb_log_name: str = "fit",
     ) -> None:
-        """Make them; arguments as of `OfflineAlgorithm.fit`."""
+        """Make them; arguments as of `OfflineBase.fit`."""
         model = self._model
         self._note_fingerprint(reset_num_timesteps)
         if reset_num_timesteps:

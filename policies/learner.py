@@ -13,9 +13,9 @@ from torch import Tensor
 
 from offline_eval.policies.adam import Adam
 from offline_eval.policies.finite import all_true
-from offline_eval.policies.networks import Activation, Networks, Parameters
+from offline_eval.policies.networks import Activation, Parameters
 from offline_eval.policies.recipes import Recipe
-from offline_eval.policies.step import Loss, Metrics, Step
+from offline_eval.policies.step import Loss, Metrics, Networks, Step
 from offline_eval.policies.values import critic_loss
 from offline_eval.types import Batch
 

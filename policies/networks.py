@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch as th
 from torch import Tensor
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from offline_eval.policies.actors import ActorRule, Distribution
 
 Layers = list[Tensor]
 """weight (in, out), bias (out,), weight, bias, ...; an ensemble has one more axis in front.
@@ -58,57 +53,3 @@ def scalar(layers: Layers, x: Tensor, activation: Activation) -> Tensor:
     """One number a row, (batch,), or (n, batch) for an ensemble."""
     # A matrix product with one column runs at a fiftieth of the speed of this sum.
     return (hidden(layers, x, activation) * layers[-2].transpose(-1, -2)).sum(-1) + layers[-1]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """Every network that a loss may read, bound to one set of parameters.
-
-    Args:
-        parameters: by name; what an algorithm does not use is an empty list.
-        activation: between the layers.
-        actor: what the actor's output means.
-    """
-
-    parameters: Parameters
-    activation: Activation
-    actor: ActorRule
-
-    def qs(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Every critic's value (n_critics, batch)."""
-        return self._scalar("critic", th.cat([observations, actions], -1))
-
-    def q1(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The first critic's value (batch,)."""
-        first = [layer[0] for layer in self.parameters["critic"]]
-        return scalar(first, th.cat([observations, actions], -1), self.activation)
-
-    def target_qs(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Every target critic's value (n_critics, batch)."""
-        return self._scalar("target_critic", th.cat([observations, actions], -1))
-
-    def v(self, observations: Tensor) -> Tensor:
-        """The state value (batch,) of a rule that trains one."""
-        return self._scalar("value", observations)
-
-    def pi(self, observations: Tensor) -> Distribution:
-        """What the actor does in (batch,) states."""
-        return self._pi("actor", observations)
-
-    def target_pi(self, observations: Tensor) -> Distribution:
-        """What the target actor does in (batch,) states."""
-        return self._pi("target_actor", observations)
-
-    @property
-    def frozen(self) -> Networks:
-        """The same, with critics through which actions have a gradient and parameters have none."""
-        return replace(self, parameters=self.parameters | {"critic": [p.detach() for p in self.parameters["critic"]]})
-
-    def _scalar(self, name: str, x: Tensor) -> Tensor:
-        return scalar(self.parameters[name], x, self.activation)
-
-    def _pi(self, name: str, observations: Tensor) -> Distribution:
-        layers = self.parameters[name]
-        features = hidden(layers, observations, self.activation)
-        output = affine(layers[-2], layers[-1], features)
-        return self.actor.distribution(output, features, self.parameters["spread"])

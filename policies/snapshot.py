@@ -1,9 +1,12 @@
-"""Between an algorithm and its file: which words, arrays and state dicts say everything about it."""
+"""Between an algorithm and its file: which words, arrays and state dicts say everything about it.
+
+`model` is an `OfflineBase` throughout: the class is made of these functions, so that they cannot import it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -25,9 +28,6 @@ from offline_eval.policies.values import ActorCritic
 from offline_eval.provenance import versions
 from offline_eval.types import Array
 
-if TYPE_CHECKING:
-    from offline_eval.policies.base import OfflineBase
-
 _WORDS = (
     "learning_rate", "buffer_size", "learning_starts", "batch_size", "tau", "gamma", "train_freq", "gradient_steps",
     "tensorboard_log", "policy_kwargs", "verbose", "seed",
@@ -37,7 +37,7 @@ _OWN_GROUPS = ("value", "spread")
 """Parameters for which TD3's members have no place."""
 
 
-def constructor_words(model: OfflineBase) -> dict[str, Any]:
+def constructor_words(model: Any) -> dict[str, Any]:
     """What the constructor was told, as it would be told again; recipe, environment and device apart."""
     words = {name: getattr(model, name) for name in _WORDS}
     if isinstance(words["train_freq"], TrainFreq):
@@ -55,7 +55,7 @@ def words_from_json(words: Mapping[str, Any], changed: Mapping[str, Any]) -> dic
     return {**kept, **changed}
 
 
-def words_of(model: OfflineBase) -> dict[str, Any]:
+def words_of(model: Any) -> dict[str, Any]:
     """The JSON of the extra member.
 
     A learning rate that is a function is kept as its present value, and action noise not at all: give them again when
@@ -80,7 +80,7 @@ def words_of(model: OfflineBase) -> dict[str, Any]:
     }
 
 
-def put_counters(model: OfflineBase, words: Mapping[str, Any]) -> None:
+def put_counters(model: Any, words: Mapping[str, Any]) -> None:
     """Put back counters, fingerprints and the generator of action noise."""
     for name in _COUNTERS:
         setattr(model, name, int(words["counters"][name]))
@@ -114,7 +114,7 @@ def put_states(policy: OfflinePolicy, learner: Learner, states: Mapping[str, Any
             join_adam(learner.adam, group, states[f"{group}.optimizer"])
 
 
-def arrays_of(model: OfflineBase, mirror: Mirror) -> dict[str, Array]:
+def arrays_of(model: Any, mirror: Mirror) -> dict[str, Array]:
     """The arrays of the extra member: parameters that TD3 has no place for, their moments, and statistics."""
     learner, found = model.learner, dict[str, Tensor]()
     for name, tensor in mirror.unfolded().items():
@@ -134,7 +134,7 @@ def arrays_of(model: OfflineBase, mirror: Mirror) -> dict[str, Array]:
     return arrays
 
 
-def put_arrays(model: OfflineBase, arrays: Mapping[str, Array]) -> None:
+def put_arrays(model: Any, arrays: Mapping[str, Array]) -> None:
     """Put back what `arrays_of` gave; after `put_states`."""
     moments = model.learner.adam.moments()
     for name, array in arrays.items():
@@ -157,7 +157,7 @@ def _put(name: str, place: Tensor, value: Tensor) -> None:
     place.copy_(value)
 
 
-def td3_data(model: OfflineBase, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:
+def td3_data(model: Any, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:
     """The attributes that `TD3.save` would write."""
     rule = model.recipe.value
     target = rule if isinstance(rule, ActorCritic) else ActorCritic()

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from offline_eval.diagnosis.records import Ladder, Recommendation, Rung, Share, Trial, Verdict
 from offline_eval.stats import Interval, paired_difference
-from offline_eval.studies.diagnosis_records import Ladder, Recommendation, Rung, Share, Trial, Verdict
 
 RANGE = 500.0
 GAINS = {

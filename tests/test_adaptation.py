@@ -12,7 +12,7 @@ from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, SpaceError
 from offline_eval.policies import actor_of, weights_hash
 from offline_eval.report.tables import steering_table
-from offline_eval.studies.steering import Variant, steer, steering_variants
+from offline_eval.steering.steering import Variant, steer, steering_variants
 from offline_eval.wrappers import (
     Adam,
     AllParameters,

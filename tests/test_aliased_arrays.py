@@ -15,7 +15,7 @@ from offline_eval import EpisodePlan, evaluate
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.restoring import return_to
-from offline_eval.studies.worlds import WorldMaker
+from offline_eval.diagnosis.simulators import WorldMaker
 from offline_eval.wrappers import OPEX, MultiplyAction, Raw, StateLogger, SteerAction, SteeredPolicy
 from offline_eval.wrappers.sb3 import SteerAction as SteerVecEnv
 from offline_eval.wrappers.state_log import VectorStateLogger

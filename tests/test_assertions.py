@@ -18,7 +18,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import CriticError, InputError, SpaceError
 from offline_eval.policies import Normalized, Statistics, critic_of
-from offline_eval.studies.collection import Level, collect
 from offline_eval.testing import (
     FreshEpisodes,
     Session,
@@ -37,6 +36,7 @@ from offline_eval.testing import (
     assert_unchanged,
     using,
 )
+from offline_eval.training.collection import Level, collect
 from offline_eval.wrappers import OPEX, Placebo
 
 BOUNDS = (0.0, 10.0)

@@ -13,7 +13,7 @@ from linear_quadratic import Linear, LinearQuadratic, limited
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.opening import open_dataset
 from offline_eval.errors import InputError, OfflineEvalError
-from offline_eval.studies.collection import Level, check_collection, collect, levels_of, save_flat
+from offline_eval.training.collection import Level, check_collection, collect, levels_of, save_flat
 
 BOX = spaces.Box(-2.0, 2.0, (1,), np.float32)
 LEVELS = levels_of([0.0, 0.5], [0.0])

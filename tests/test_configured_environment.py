@@ -13,9 +13,9 @@ import pytest
 
 from offline_eval.cli import main, parse
 from offline_eval.configured import ConfiguredEnvironment, Wrapping, configured
+from offline_eval.diagnosis.wording import Asked
 from offline_eval.environments import environment_id
 from offline_eval.errors import InputError
-from offline_eval.studies.verdict_words import Asked
 
 MODULE = """
 import gymnasium as gym

@@ -9,10 +9,10 @@ from offline_eval.episodes import EpisodePlan
 from offline_eval.report.tables import steering_table
 from offline_eval.report.tuning_table import tuning_verdict
 from offline_eval.stats import Interval, paired_difference
-from offline_eval.studies.choosing import choose
-from offline_eval.studies.credit import Credit, highest, is_control, not_played
-from offline_eval.studies.steering import Variant, steer, steering_variants
-from offline_eval.studies.tuning import tune_steering
+from offline_eval.steering.credit import Credit, highest, is_control, not_played
+from offline_eval.steering.selection import choose
+from offline_eval.steering.steering import Variant, steer, steering_variants
+from offline_eval.steering.tuning import tune_steering
 from offline_eval.wrappers import L2, OPEX, MultiplyAction, Placebo, RandomDirection
 
 PLAN = EpisodePlan.seeded(12)

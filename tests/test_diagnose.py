@@ -13,13 +13,13 @@ from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Noisy, 
 
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.datasets.records import Trajectory
+from offline_eval.diagnosis import DiagnosisPlan, diagnose
+from offline_eval.diagnosis.plan import Extractions
+from offline_eval.diagnosis.rollout_search import TruthPlan
 from offline_eval.errors import InputError, OfflineEvalError
+from offline_eval.measurement.records import Skipped
 from offline_eval.policies import critic_of
-from offline_eval.studies import DiagnosisPlan, diagnose
-from offline_eval.studies.collection import Level, collect
-from offline_eval.studies.diagnosis_plan import Extractions
-from offline_eval.studies.measurement_records import Skipped
-from offline_eval.studies.truth_rung import TruthPlan
+from offline_eval.training.collection import Level, collect
 
 FEW = {
     "episodes": 10,
@@ -156,8 +156,8 @@ def test_long_episodes_are_judged_on_segments(data):
 
 
 def test_it_measures_too_and_is_repeatable(data, tmp_path):
-    from offline_eval.studies.action_trial import ActionTrial
-    from offline_eval.studies.measurement_plan import MeasurementPlan
+    from offline_eval.measurement.action_rank import ActionTrial
+    from offline_eval.measurement.plan import MeasurementPlan
 
     trial = ActionTrial(num_states=6, num_rollouts=2, num_each=1)
     plan = DiagnosisPlan(**{**FEW, "measure": MeasurementPlan(ceiling_windows=2, num_states=50, trial=trial)})

@@ -10,12 +10,11 @@ from xml.etree.ElementTree import Element
 import pytest
 from diagnosed import GAINS, diagnosis_json
 
-from offline_eval.report.diagnosis_chapter import SHORT, diagnosis_chapter
+from offline_eval.report.diagnosis_chapter import SHORT, Step, diagnosis_chapter, waterfall_figure
 from offline_eval.report.diagnosis_table import diagnosis_table
 from offline_eval.report.page import page
 from offline_eval.report.reading import Reading
 from offline_eval.report.runs import RunResult
-from offline_eval.report.waterfall import Step, waterfall_figure
 from offline_eval.stats import Interval
 
 

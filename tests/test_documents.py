@@ -77,7 +77,7 @@ assert all(hasattr(diagnostics, other) for other in diagnostics.__all__)
 def test_a_bottleneck_is_one_of_five_words():
     from typing import get_args, get_type_hints
 
-    from offline_eval.studies.diagnosis_records import Verdict
+    from offline_eval.diagnosis.records import Verdict
 
     words = get_args(get_type_hints(Verdict)["bottleneck"])
     assert words == ("value", "extraction", "generalisation", "none", "unknown")

@@ -18,7 +18,7 @@ from offline_eval.files import FolderLock, locked, open_regular, write_durably
 from offline_eval.report.page import page
 from offline_eval.report.runs import read_run
 from offline_eval.run_folder import RunFolder, folder_name, read_episodes
-from offline_eval.studies.steering_pairs import read_pairs
+from offline_eval.steering.pairs import read_pairs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no FIFOs")
 

@@ -30,8 +30,7 @@ from offline_eval.wrappers import (
     SteerAction,
     TrustRadius,
 )
-from offline_eval.wrappers.guarded import held_back
-from offline_eval.wrappers.guards import Verdict
+from offline_eval.wrappers.guards import Verdict, held_back
 from offline_eval.wrappers.host import Steering, noise_generator
 
 GUARDS = [

@@ -36,13 +36,13 @@ from offline_eval.policies.extraction import (
     ascend,
 )
 from offline_eval.policies.learner import Learner, policy_parts, total_loss, trained, value_parts
-from offline_eval.policies.networks import LayerNormReLU, Networks, scalar
+from offline_eval.policies.networks import LayerNormReLU, scalar
 from offline_eval.policies.recipes import (
     Recipe,
     recipe_from_json,
     recipe_to_json,
 )
-from offline_eval.policies.step import Step
+from offline_eval.policies.step import Networks, Step
 from offline_eval.policies.values import (
     ActorCritic,
     FittedQ,

@@ -13,17 +13,17 @@ from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Opaque,
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import DatasetError, InputError, SpaceError
+from offline_eval.measurement.action_rank import ActionTrial
+from offline_eval.measurement.actors import MeanAction, NoisyAction
+from offline_eval.measurement.candidates import Reach, StateSample
+from offline_eval.measurement.measurement import measure
+from offline_eval.measurement.monte_carlo_returns import label_steps, window_ceiling
+from offline_eval.measurement.plan import MeasurementPlan
+from offline_eval.measurement.records import Skipped
+from offline_eval.measurement.rollouts import Brancher, draw_episodes
 from offline_eval.policies import critic_of
 from offline_eval.report.measurement_table import measurement_table
-from offline_eval.studies.action_trial import ActionTrial
-from offline_eval.studies.candidates import Reach, StateSample
-from offline_eval.studies.collection import Level, collect
-from offline_eval.studies.driving import MeanAction, NoisyAction
-from offline_eval.studies.labelling import label_steps, window_ceiling
-from offline_eval.studies.measurement import measure
-from offline_eval.studies.measurement_plan import MeasurementPlan
-from offline_eval.studies.measurement_records import Skipped
-from offline_eval.studies.truth import Brancher, draw_episodes
+from offline_eval.training.collection import Level, collect
 
 TRIAL = ActionTrial(num_states=12, num_rollouts=2, num_each=1)
 PLAN = MeasurementPlan(episodes=8, ceiling_windows=4, num_states=200, workers=1, trial=TRIAL)

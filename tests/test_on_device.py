@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import CriticError, InputError, SpaceError
+from offline_eval.measurement.actors import SoftDraws
 from offline_eval.policies import actor_of, critic_of
-from offline_eval.studies.driving import SoftDraws
 from offline_eval.types import Rule
 from offline_eval.wrappers import (
     L2,
@@ -33,8 +33,7 @@ from offline_eval.wrappers import (
     fused_policy,
 )
 from offline_eval.wrappers.cuda_graph import Recorded
-from offline_eval.wrappers.host import Steering, noise_generator
-from offline_eval.wrappers.transfer import in_one_piece, to_device
+from offline_eval.wrappers.host import Steering, in_one_piece, noise_generator, to_device
 
 CRITIC = network_critic()
 OPEX_RULE = OPEX(CRITIC, 0.1, num_steps=3, direction=L2())

@@ -17,10 +17,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from offline_eval.datasets.log import open_log
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import InputError
+from offline_eval.measurement.actors import mean_actions
 from offline_eval.policies import Normalized, Statistics, load_sb3
 from offline_eval.policies.playable import OwnPredict, playable
-from offline_eval.studies.collection import Level, collect
-from offline_eval.studies.driving import mean_actions
+from offline_eval.training.collection import Level, collect
 from offline_eval.wrappers import MultiplyAction, SteeredPolicy
 
 PLAN = EpisodePlan.seeded(3, seed=0)

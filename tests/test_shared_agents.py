@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from offline_eval import EpisodePlan, MultiplyAction, critic_of, evaluate, load_sb3
-from offline_eval.studies.steering import steer, steering_variants
+from offline_eval.steering.steering import steer, steering_variants
 from offline_eval.wrappers import BestOfN
 
 # file, environment, mean and standard deviation of the returns over the seeds 1000 to 1009 (../shared/README.md)

@@ -16,12 +16,12 @@ from offline_eval.datasets.data_spaces import observed_space
 from offline_eval.datasets.space_json import space_from_json, space_to_json
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import AgentFileError, SpaceError
+from offline_eval.measurement.measurement import measure
 from offline_eval.policies import load_sb3
 from offline_eval.policies.printed_space import _parts
 from offline_eval.report.tables import comparison_table, evaluation_table
 from offline_eval.space_agreement import Outline, check_agreement
-from offline_eval.studies.comparison import comparison_rows
-from offline_eval.studies.measurement import measure
+from offline_eval.steering.comparison import comparison_rows
 from offline_eval.testing import assert_return_at_least
 
 PLAN = EpisodePlan.seeded(2, seed=0)

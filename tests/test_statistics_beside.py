@@ -15,8 +15,8 @@ from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import AgentFileError, InputError
 from offline_eval.policies import Normalized, Statistics, actor_of, critic_of, load_sb3, opened
 from offline_eval.policies.notes import notes_of
-from offline_eval.studies.collection import collect
 from offline_eval.testing import assert_return_at_least
+from offline_eval.training.collection import collect
 from offline_eval.wrappers import OPEX
 
 ENV = "Pendulum-v1"

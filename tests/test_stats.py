@@ -144,7 +144,7 @@ def test_intervals_refuse_nan_and_name_the_way_out(function):
 def test_counting_draws_is_resampling():
     # With two distinct values and n = 10, a resample's IQM is fixed by how many of its draws are the larger one:
     # k larger ones leave clip(k - 2, 0, 6) of them among the middle six.
-    from offline_eval.stats.interquartile import _resampled_iqms
+    from offline_eval.stats.summary import _resampled_iqms
 
     resampled = _resampled_iqms(np.array([0.0] * 5 + [1.0] * 5), np.random.default_rng(0))
     possible = np.arange(7) / 6

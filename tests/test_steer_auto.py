@@ -12,8 +12,8 @@ from offline_eval.cli import main
 from offline_eval.episodes import EpisodePlan
 from offline_eval.report.tuning_table import tuning_table, tuning_verdict
 from offline_eval.run_folder import read_episodes
-from offline_eval.studies.steering import Variant
-from offline_eval.studies.tuning import tune_steering
+from offline_eval.steering.steering import Variant
+from offline_eval.steering.tuning import tune_steering
 from offline_eval.wrappers import L2, OPEX
 
 

@@ -12,10 +12,10 @@ from test_tuning import Target
 from offline_eval.cli import main
 from offline_eval.errors import InputError
 from offline_eval.report.study_tables import gain_cells, kept_cells, rule_cells, study_table
-from offline_eval.studies.cost import Cost, CountingCritic, cost_of
-from offline_eval.studies.steering_pairs import Pair, halfway, parse_pair, read_pairs
-from offline_eval.studies.steering_scores import agent_range, best_control, kept, rules_of, score, tuned
-from offline_eval.studies.steering_study import PairResult, Played
+from offline_eval.steering.cost import Cost, CountingCritic, cost_of
+from offline_eval.steering.pairs import Pair, halfway, parse_pair, read_pairs
+from offline_eval.steering.scores import agent_range, best_control, kept, rules_of, score, tuned
+from offline_eval.steering.study import PairResult, Played
 from offline_eval.wrappers import L2, OPEX, BestOfN, Guarded, LineSearch, MultiplyAction
 
 SPREAD = np.array([-1.0, 1.0, -1.0, 1.0])
@@ -222,7 +222,7 @@ def test_an_interrupted_agent_goes_on_with_the_strength_that_was_found(agent, tm
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"finished": False}))
     table.write_text("\n".join(table.read_text().splitlines()[:30]) + "\n")
-    monkeypatch.setattr("offline_eval.studies.steering_pairs.halfway", None)
+    monkeypatch.setattr("offline_eval.steering.pairs.halfway", None)
     assert main(command) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["scores"] == whole["scores"]

@@ -9,10 +9,10 @@ from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.datasets.records import Trajectory
+from offline_eval.diagnosis import DiagnosisPlan
+from offline_eval.diagnosis.data_region import Surroundings, edge, regret_beside_data
 from offline_eval.diagnostics.regret import CandidateValues
 from offline_eval.errors import InputError
-from offline_eval.studies import DiagnosisPlan
-from offline_eval.studies.surroundings import Surroundings, edge, regret_beside_data
 
 BOX = spaces.Box(-1.0, 1.0, (1,), np.float32)
 PLAN = DiagnosisPlan(num_near=(4,))

@@ -23,10 +23,11 @@ from offline_eval.errors import InputError, NonFiniteLoss, StorageError
 from offline_eval.policies import critic_of, load_sb3, weights_hash
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.recipes import recipe_of
-from offline_eval.studies import training, training_run
-from offline_eval.studies.fitted_critic import fit_critic
-from offline_eval.studies.training import train
-from offline_eval.studies.training_run import TrainedRun, TrainingPlan
+from offline_eval.training import run as training_run
+from offline_eval.training import training
+from offline_eval.training.fitted_critic import fit_critic
+from offline_eval.training.run import TrainedRun, TrainingPlan
+from offline_eval.training.training import train
 
 WORDS = {"policy_kwargs": {"net_arch": [8, 8]}, "batch_size": 16, "device": "cpu"}
 SMALL = ["--net-arch", "8,8", "--batch-size", 16, "--device", "cpu", "--workers", 1]

@@ -15,9 +15,9 @@ from steered import Bang, FunctionCritic, pendulum
 from offline_eval.cli import main
 from offline_eval.diagnostics.traps import TrapThresholds, find_signs
 from offline_eval.errors import InputError
+from offline_eval.measurement.critic_warnings import find_traps
+from offline_eval.measurement.records import Skipped
 from offline_eval.report.traps import trap_lines
-from offline_eval.studies.measurement_records import Skipped
-from offline_eval.studies.traps import find_traps
 
 EPISODES = np.repeat([0, 1, 2], 10)
 FALLING = np.tile(np.arange(10.0, 0.0, -1.0), 3)  # returns 10, 9, ..., 1 in each of three episodes

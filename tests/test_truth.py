@@ -12,10 +12,9 @@ from linear_quadratic import CONTROL, DYNAMICS, GAIN, GAMMA, Linear, LinearQuadr
 from offline_eval.diagnostics.returns import Extend, discounted_returns
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
-from offline_eval.policies import critic_of, load_sb3
-from offline_eval.studies.action_trial import ActionTrial, try_actions
-from offline_eval.studies.driving import MeanAction, NoisyAction, soft_draws
-from offline_eval.studies.truth import (
+from offline_eval.measurement.action_rank import ActionTrial, try_actions
+from offline_eval.measurement.actors import MeanAction, NoisyAction, soft_draws
+from offline_eval.measurement.rollouts import (
     Branch,
     Brancher,
     Rollout,
@@ -25,6 +24,7 @@ from offline_eval.studies.truth import (
     episode_rewards,
     without_time_limit,
 )
+from offline_eval.policies import critic_of, load_sb3
 
 PLAN = EpisodePlan.seeded(3)
 

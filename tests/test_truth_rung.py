@@ -13,11 +13,10 @@ from gymnasium.wrappers import TimeLimit
 from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Noisy, Opaque, Simulated, limited
 
 from offline_eval.datasets.log import open_log
+from offline_eval.diagnosis.rollout_search import Base, Start, TruthPlan, TruthPlay
+from offline_eval.diagnosis.simulators import WorldMaker, hidden_constants
 from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.errors import InputError
-from offline_eval.studies.futures import hidden_constants
-from offline_eval.studies.truth_rung import Base, Start, TruthPlan, TruthPlay
-from offline_eval.studies.worlds import WorldMaker
 from offline_eval.wrappers.reach import NearbyActions, Neighbours
 
 NUM, STEPS = 6, 40

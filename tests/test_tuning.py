@@ -11,10 +11,10 @@ from steered import FunctionCritic, square
 
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
-from offline_eval.studies import Gate, tune_steering
-from offline_eval.studies.choosing import choose, t_statistic
-from offline_eval.studies.steering import Variant
-from offline_eval.studies.tuning import trivial_controls, tuning_candidates
+from offline_eval.steering import Gate, tune_steering
+from offline_eval.steering.selection import choose, t_statistic
+from offline_eval.steering.steering import Variant
+from offline_eval.steering.tuning import trivial_controls, tuning_candidates
 from offline_eval.wrappers import L2, OPEX
 
 

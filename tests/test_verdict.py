@@ -8,10 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from offline_eval.episodes import EpisodePlan
-from offline_eval.episodes.records import Episode, Evaluation
-from offline_eval.stats import Interval
-from offline_eval.studies.diagnosis_records import (
+from offline_eval.diagnosis.findings import (
+    Finding,
+    Reading,
+    Thresholds,
+    against,
+    finding,
+    is_gain,
+    lower_end,
+    paired_to_policy,
+    range_of,
+    read,
+    scaled,
+    share_outside,
+    signed_rank_p_value,
+)
+from offline_eval.diagnosis.records import (
     BEHAVIOUR,
     BEST_OF_N,
     CONTROL,
@@ -27,19 +39,12 @@ from offline_eval.studies.diagnosis_records import (
     Rung,
     Share,
 )
-from offline_eval.studies.ladder_arithmetic import (
-    against,
-    is_gain,
-    lower_end,
-    paired_to_policy,
-    range_of,
-    scaled,
-    signed_rank_p_value,
-)
-from offline_eval.studies.measurement_records import Measurement, Performance, Skipped
-from offline_eval.studies.reading import Finding, Reading, Thresholds, finding, read, share_outside
-from offline_eval.studies.verdict import decide, shares_of, verdict_of
-from offline_eval.studies.verdict_words import Asked, recommendation_for, recommendation_for_unknown
+from offline_eval.diagnosis.verdict import decide, shares_of, verdict_of
+from offline_eval.diagnosis.wording import Asked, recommendation_for, recommendation_for_unknown
+from offline_eval.episodes import EpisodePlan
+from offline_eval.episodes.records import Episode, Evaluation
+from offline_eval.measurement.records import Measurement, Performance, Skipped
+from offline_eval.stats import Interval
 
 NUM = 20
 THRESHOLDS = Thresholds()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from offline_eval.diagnosis import DiagnosisPlan, diagnose
+from offline_eval.diagnosis.plan import Extractions
+from offline_eval.diagnosis.rollout_search import TruthPlan
 from offline_eval.problems import LinearQuadraticProblem, MazeProblem, plant
-from offline_eval.studies import DiagnosisPlan, diagnose
-from offline_eval.studies.diagnosis_plan import Extractions
-from offline_eval.studies.truth_rung import TruthPlan
 
 PLAN = DiagnosisPlan(
     measure=None,

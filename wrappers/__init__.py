@@ -19,7 +19,7 @@ _HOME = {
     "RandomDirection": "controls",
     "MultiplyAction": "controls",
     "Placebo": "controls",
-    "Guarded": "guarded",
+    "Guarded": "guards",
     "AgreementGate": "guards",
     "AgreementScale": "guards",
     "AllHeadsGain": "guards",
@@ -30,8 +30,8 @@ _HOME = {
     "SoftSteer": "soft",
     "Drawn": "soft",
     "Greedy": "soft",
-    "OneHot": "priors",
-    "PolicyPrior": "priors",
+    "OneHot": "soft",
+    "PolicyPrior": "soft",
     "RandomAction": "soft",
     "ShuffledSoftSteer": "soft",
     "CudaGraph": "cuda_graph",
@@ -87,11 +87,11 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.env import SteerAction as SteerAction
     from offline_eval.wrappers.fused import Fused as Fused
     from offline_eval.wrappers.fused import fused_policy as fused_policy
-    from offline_eval.wrappers.guarded import Guarded as Guarded
     from offline_eval.wrappers.guards import AgreementGate as AgreementGate
     from offline_eval.wrappers.guards import AgreementScale as AgreementScale
     from offline_eval.wrappers.guards import AllHeadsGain as AllHeadsGain
     from offline_eval.wrappers.guards import GainOverDisagreement as GainOverDisagreement
+    from offline_eval.wrappers.guards import Guarded as Guarded
     from offline_eval.wrappers.guards import KeepBest as KeepBest
     from offline_eval.wrappers.guards import LineSearch as LineSearch
     from offline_eval.wrappers.guards import TrustRadius as TrustRadius
@@ -104,8 +104,6 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.learning import Never as Never
     from offline_eval.wrappers.learning import NormalizedGradient as NormalizedGradient
     from offline_eval.wrappers.predictor import SteeredPolicy as SteeredPolicy
-    from offline_eval.wrappers.priors import OneHot as OneHot
-    from offline_eval.wrappers.priors import PolicyPrior as PolicyPrior
     from offline_eval.wrappers.reach import BestNear as BestNear
     from offline_eval.wrappers.reach import NearbyActions as NearbyActions
     from offline_eval.wrappers.reach import Neighbours as Neighbours
@@ -117,6 +115,8 @@ if TYPE_CHECKING:
     from offline_eval.wrappers.seen_states import Replay as Replay
     from offline_eval.wrappers.soft import Drawn as Drawn
     from offline_eval.wrappers.soft import Greedy as Greedy
+    from offline_eval.wrappers.soft import OneHot as OneHot
+    from offline_eval.wrappers.soft import PolicyPrior as PolicyPrior
     from offline_eval.wrappers.soft import RandomAction as RandomAction
     from offline_eval.wrappers.soft import ShuffledSoftSteer as ShuffledSoftSteer
     from offline_eval.wrappers.soft import SoftSteer as SoftSteer

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.files import FolderLock
     from offline_eval.policies.notes import notes_of
     from offline_eval.report.tables import columns, footnotes, number
-    from offline_eval.studies.collection import check_collection, collect, levels_of, save_flat
+    from offline_eval.training.collection import check_collection, collect, levels_of, save_flat
 
     model = None
     if arguments.agent != "random":

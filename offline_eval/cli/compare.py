@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.environments import environment_id
     from offline_eval.episodes import evaluate
     from offline_eval.report.tables import comparison_table
-    from offline_eval.studies.comparison import comparison_rows
+    from offline_eval.steering.comparison import comparison_rows
 
     if len(set(arguments.agents)) < len(arguments.agents):
         raise InputError("AGENT", "must be different files", arguments.agents)

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.policies import spaces_of
     from offline_eval.policies.notes import notes_of
     from offline_eval.report.tables import columns, footnotes, number
-    from offline_eval.studies.fitted_critic import fit_critic
+    from offline_eval.training.fitted_critic import fit_critic
 
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)
     dataset = open_dataset(

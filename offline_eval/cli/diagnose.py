@@ -24,9 +24,9 @@ from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from offline_eval.diagnosis.plan import DiagnosisPlan
     from offline_eval.episodes import Episode
     from offline_eval.run_folder import RunFolder
-    from offline_eval.studies.diagnosis_plan import DiagnosisPlan
 
 HELP = "tell which bottleneck holds an agent back"
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
     """The plan that the options describe."""
-    from offline_eval.studies.diagnosis_plan import DiagnosisPlan, Extractions
+    from offline_eval.diagnosis.plan import DiagnosisPlan, Extractions
 
     for name, lowest in (
         ("episodes", 2),
@@ -134,10 +134,10 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     from offline_eval.cli.progress import Stages
     from offline_eval.cli.run import names_of, side_by_side, write_report
+    from offline_eval.diagnosis.diagnosis import diagnose
+    from offline_eval.diagnosis.records import POLICY
+    from offline_eval.diagnosis.wording import Asked
     from offline_eval.report.diagnosis_table import diagnosis_table
-    from offline_eval.studies.diagnosis import diagnose
-    from offline_eval.studies.diagnosis_records import POLICY
-    from offline_eval.studies.verdict_words import Asked
 
     model = open_agent(arguments, arguments.agent)
     name = names_of([path for path in (arguments.agent, arguments.critic, arguments.oracle) if path])[0]
@@ -184,11 +184,11 @@ def run(arguments: argparse.Namespace) -> None:
 def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, digest: str | None) -> RunFolder | None:
     if not arguments.out:
         return None
+    from offline_eval.diagnosis.records import POLICY
     from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
-    from offline_eval.studies.diagnosis_records import POLICY
 
     asked = {
         "env": environment_id(arguments.env),

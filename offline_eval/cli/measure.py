@@ -21,7 +21,7 @@ from offline_eval.cli.words import AGENT, DATA, NEW_FOLDER
 from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from offline_eval.studies.measurement_plan import MeasurementPlan
+    from offline_eval.measurement.plan import MeasurementPlan
 
 HELP = "measure an agent and its critic, beside controls"
 _VARIANT = "plain"
@@ -63,7 +63,7 @@ def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:
     """The plan that the options describe."""
     from dataclasses import replace
 
-    from offline_eval.studies.measurement_plan import MeasurementPlan
+    from offline_eval.measurement.plan import MeasurementPlan
 
     for name in ("episodes", "step_limit", "states", "rollouts", "hold"):
         if getattr(arguments, name) is not None:
@@ -91,10 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.cli.run import names_of, side_by_side, write_report
     from offline_eval.environments import environment_id
     from offline_eval.episodes import EpisodePlan
+    from offline_eval.measurement.measurement import measure
     from offline_eval.provenance import recipe
     from offline_eval.report.measurement_table import measurement_table
     from offline_eval.run_folder import RunFolder, plan_to_json
-    from offline_eval.studies.measurement import measure
 
     files = [path for path in (arguments.agent, arguments.oracle, arguments.critic, arguments.reference) if path]
     names = dict(zip(files, names_of(files), strict=True))

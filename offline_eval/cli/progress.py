@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offline_eval.studies.truth import Advance
+    from offline_eval.measurement.rollouts import Advance
 
 
 class Progress:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from offline_eval.episodes import Episode, EpisodePlan, Evaluation
     from offline_eval.run_folder import RunFolder
     from offline_eval.stats import PairedDifference, SeedComparison
-    from offline_eval.studies.steering import SteeringRow
+    from offline_eval.steering.steering import SteeringRow
     from offline_eval.types import Predictor
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offline_eval.episodes import Episode
-    from offline_eval.studies.steering_pairs import Pair
-    from offline_eval.studies.steering_study import PairResult
+    from offline_eval.steering.pairs import Pair
+    from offline_eval.steering.study import PairResult
 
 HELP = "compare ways of steering over many agents, beside controls"
 
@@ -55,7 +55,7 @@ def _steering(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from offline_eval.report.study_tables import study_json, study_table
-    from offline_eval.studies.steering_pairs import parse_pair, read_pairs, unique
+    from offline_eval.steering.pairs import parse_pair, read_pairs, unique
 
     pairs: list[Pair] = []
     for word in arguments.pairs:
@@ -81,7 +81,7 @@ def _steering(arguments: argparse.Namespace) -> None:
 def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) -> PairResult | None:
     """A pair's result: from its folder where it is finished, else played, or None where it is not its turn."""
     from offline_eval.run_folder import folder_name, read_manifest
-    from offline_eval.studies.steering_study import PairResult
+    from offline_eval.steering.study import PairResult
 
     folder = out / folder_name(pair.name)
     manifest, strength = folder / "manifest.json", None
@@ -102,7 +102,7 @@ def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: f
     from offline_eval.policies import weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
-    from offline_eval.studies.steering_study import play_pair, prepare
+    from offline_eval.steering.study import play_pair, prepare
 
     asked = prepare(pair, strength)
     words: dict[str, Any] = {

@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from offline_eval.cli.progress import Progress
     from offline_eval.datasets.writing import replacing
+    from offline_eval.measurement.checkpoints import checkpoints_in, track
+    from offline_eval.measurement.plan import MeasurementPlan
     from offline_eval.report.measurement_table import track_table
-    from offline_eval.studies.measurement_plan import MeasurementPlan
-    from offline_eval.studies.tracking import checkpoints_in, track
 
     plan = MeasurementPlan.quick(episodes=arguments.episodes, seed=arguments.seed)
     with Progress(len(checkpoints_in(arguments.run_dir)), "checkpoints", unit="checkpoint") as progress:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from offline_eval.episodes import Evaluation
     from offline_eval.policies.recipes import Recipe
-    from offline_eval.studies.training_run import TrainedRun
+    from offline_eval.training.run import TrainedRun
 
 HELP = "train a recipe on a data set"
 
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.episodes import evaluate
     from offline_eval.policies import load_sb3, spaces_of
     from offline_eval.policies.learnable import training_notes
-    from offline_eval.studies.training import train
-    from offline_eval.studies.training_run import TrainingPlan
+    from offline_eval.training.run import TrainingPlan
+    from offline_eval.training.training import train
 
     training = TrainingPlan(_recipe(arguments.recipe, changes), arguments.gradient_steps, arguments.checkpoints, words)
     observation_space, action_space = spaces_of(arguments.env) if arguments.env else (None, None)

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from offline_eval.cli.arguments import print_text
+from offline_eval.measurement.critic_warnings import find_traps
+from offline_eval.measurement.records import Skipped
 from offline_eval.report.traps import trap_lines
-from offline_eval.studies.measurement_records import Skipped
-from offline_eval.studies.traps import find_traps
 from offline_eval.types import Critic, Predictor
 
 

@@ -193,6 +193,7 @@ def open_store(folder: Path, memory_map: bool = True) -> Store:
         rewards=load("rewards"),
         **{name: load(name, mapped=False) for name in _SMALL},
         folder=folder.resolve() if memory_map else None,
+        reopen=open_store if memory_map else None,
     )
 
 

@@ -52,6 +52,7 @@ class Store:
         final_known: (num_trajectories,) bool; False where the file lacks the final observation. Its row then repeats
             the one before, and the last step is a transition only where it terminated (nothing is bootstrapped).
         folder: where the arrays are mapped from; None in memory. A store in a folder pickles as its path.
+        reopen: from such a folder to the store; what a pickle calls.
     """
 
     observations: Observations
@@ -62,6 +63,7 @@ class Store:
     offsets: Array
     final_known: Array
     folder: Path | None = None
+    reopen: Callable[[Path], Store] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -92,9 +94,8 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is not None:
-            from offline_eval.datasets.packed import open_store
-
-            return open_store, (self.folder,)
+            assert self.reopen is not None  # who sets the one sets the other
+            return self.reopen, (self.folder,)
         fields = ("observations", "actions", "rewards", "terminated", "truncated", "offsets", "final_known")
         return Store, tuple(getattr(self, name) for name in fields)
 

@@ -162,7 +162,7 @@ class Evaluation:
     def summary(self) -> Summary:
         """Mean, IQM, median and intervals of the returns (`offline_eval.stats`)."""
         from offline_eval.stats import summarize
-        from offline_eval.stats.dependent import summary_without_interval
+        from offline_eval.stats.comparison import summary_without_interval
 
         summary = summarize(self.returns)
         return summary if self.independent else summary_without_interval(summary)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from offline_eval.episodes.records import Episode
 
 SUCCESS_KEYS = ("is_success", "success")
 """Where environments tell it; the first of them that is there counts."""
@@ -24,6 +21,20 @@ def told(info: Mapping[str, Any]) -> bool | None:
     return None
 
 
+class Told(Protocol):
+    """What an episode's environment told of success: at its last step, and at any."""
+
+    @property
+    def success(self) -> bool | None:
+        """At the last step; None where it told nothing."""
+        ...
+
+    @property
+    def success_any(self) -> bool | None:
+        """At any step; None where it told nothing."""
+        ...
+
+
 class SuccessAt(Protocol):
     """At which step an episode must succeed."""
 
@@ -32,11 +43,11 @@ class SuccessAt(Protocol):
         """For a table."""
         ...
 
-    def of(self, episode: Episode) -> bool | None:
+    def of(self, episode: Told) -> bool | None:
         """Whether the episode succeeded; None where the environment did not tell."""
         ...
 
-    def counts(self, episode: Episode) -> bool:
+    def counts(self, episode: Told) -> bool:
         """Whether the episode belongs to the rate, in an evaluation in which some episode tells."""
         ...
 
@@ -47,11 +58,11 @@ class LastStep:
 
     words = "last step"
 
-    def of(self, episode: Episode) -> bool | None:
+    def of(self, episode: Told) -> bool | None:
         """What the last step told."""
         return episode.success
 
-    def counts(self, episode: Episode) -> bool:
+    def counts(self, episode: Told) -> bool:
         """Where its last step told."""
         return episode.success is not None
 
@@ -62,16 +73,16 @@ class AnyStep:
 
     words = "any step"
 
-    def of(self, episode: Episode) -> bool | None:
+    def of(self, episode: Told) -> bool | None:
         """Whether a step told of success."""
         return episode.success_any
 
-    def counts(self, episode: Episode) -> bool:
+    def counts(self, episode: Told) -> bool:
         """Always: some environments tell only when there is a success."""
         return True
 
 
-def early_successes(episodes: Sequence[Episode], success_at: SuccessAt) -> Iterator[str]:
+def early_successes(episodes: Sequence[Told], success_at: SuccessAt) -> Iterator[str]:
     """A note where episodes succeeded on the way that the chosen step does not count."""
     early = sum(bool(episode.success_any) and not success_at.of(episode) for episode in episodes)
     if early:

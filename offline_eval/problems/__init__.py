@@ -14,7 +14,7 @@ _HOME = {
     "Case": "faults",
     "FAULTS": "faults",
     "Fault": "faults",
-    "LinearQuadratic": "linear_quadratic",
+    "LinearQuadratic": "linear_quadratic_answer",
     "LinearQuadraticProblem": "linear_quadratic_answer",
     "MazeProblem": "maze_answer",
     "TwoModeMaze": "maze",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from offline_eval.problems.faults import Case as Case
     from offline_eval.problems.faults import Fault as Fault
     from offline_eval.problems.faults import plant as plant
-    from offline_eval.problems.linear_quadratic import LinearQuadratic as LinearQuadratic
+    from offline_eval.problems.linear_quadratic_answer import LinearQuadratic as LinearQuadratic
     from offline_eval.problems.linear_quadratic_answer import LinearQuadraticProblem as LinearQuadraticProblem
     from offline_eval.problems.maze import TwoModeMaze as TwoModeMaze
     from offline_eval.problems.maze_answer import MazeProblem as MazeProblem

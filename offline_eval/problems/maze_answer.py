@@ -6,14 +6,37 @@ from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
+import torch as th
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from offline_eval.problems.dynamics import GAMMA, Dynamics
 from offline_eval.problems.maze import GOAL, NOISE, STEP, WALLS, MazeDynamics, cost
 from offline_eval.problems.problem import Chooser, Problem
-from offline_eval.problems.surface import Surface
 from offline_eval.types import FloatArray
+
+
+class Surface:
+    """Interpolates values on a regular grid; beyond the rectangle the value at its edge.
+
+    Bilinear, so that its gradient is right to within a cell: torch's bicubic interpolation is smoother, but half as
+    steep again at the nodes.
+
+    Args:
+        values: (n_x, n_y).
+        bounds: the rectangle is [-bounds[0], bounds[0]] x [-bounds[1], bounds[1]].
+    """
+
+    def __init__(self, values: FloatArray, bounds: tuple[float, float]) -> None:
+        self._values = th.as_tensor(values.T.copy(), dtype=th.float32)[None, None]
+        self._bounds = th.tensor(bounds)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Values (n,) at points (n, 2), float32."""
+        places = (points / self._bounds)[None, None]
+        return grid_sample(self._values, places, padding_mode="border", align_corners=True).reshape(-1)
+
 
 _CELL = 0.0125  # of the fine grid, an eighth of a full step; the coarse one takes every other node
 _REACH = 8

@@ -13,7 +13,7 @@ from offline_eval.report.runs import RunResult
 from offline_eval.report.tables import number
 from offline_eval.stats import wilson_interval
 from offline_eval.stats.samples import failed_of
-from offline_eval.studies.credit import Credit
+from offline_eval.steering.credit import Credit
 
 _MOST_IN_WORDS = 3
 

@@ -9,7 +9,7 @@ from typing import Any
 from offline_eval.errors import MissingExtra
 from offline_eval.report.tables import number
 from offline_eval.stats import PairedDifference
-from offline_eval.studies.steering import SteeringRow
+from offline_eval.steering.steering import SteeringRow
 
 # Okabe and Ito's colours: told apart with any colour vision.
 _STEERED, _CONTROL, _PLAIN, _INK = "#0072B2", "#E69F00", "#555555", "#222222"

@@ -10,8 +10,7 @@ import numpy as np
 
 from offline_eval.report.tables import columns, difference, footnotes, number
 from offline_eval.stats import Interval
-from offline_eval.studies.steering import PLAIN
-from offline_eval.studies.steering_scores import (
+from offline_eval.steering.scores import (
     AUTO,
     Score,
     best_control,
@@ -20,7 +19,8 @@ from offline_eval.studies.steering_scores import (
     score,
     tuned,
 )
-from offline_eval.studies.steering_study import CHANCE, PairResult
+from offline_eval.steering.steering import PLAIN
+from offline_eval.steering.study import CHANCE, PairResult
 
 _FAMILIES = {"OPEX 0": "OPEX 0.1", "best of": "best of 32, 0.2", "TTT": "TTT 0.0003"}
 """Beginnings of names (one step up the critic, the best of candidates, training), and what stands for them untuned."""

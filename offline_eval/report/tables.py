@@ -11,8 +11,8 @@ from offline_eval.episodes.records import Invariance
 from offline_eval.errors import printable
 from offline_eval.stats import Interval, PairedDifference, SeedComparison, Summary, wilson_interval
 from offline_eval.stats.samples import failed_of
-from offline_eval.studies.comparison import ComparisonRow
-from offline_eval.studies.steering import SteeringRow
+from offline_eval.steering.comparison import ComparisonRow
+from offline_eval.steering.steering import SteeringRow
 
 MARK = "~"
 """Stands behind an interval that may cover less than 95 %."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import wrap
 
 from offline_eval.diagnostics.traps import Traps, TrapSign
+from offline_eval.measurement.records import Skipped
 from offline_eval.report.tables import columns, interval, number
-from offline_eval.studies.measurement_records import Skipped
 
 _MEANT = {
     "trajectory tau": "below {:g}: it misranks the states of an episode's first half",

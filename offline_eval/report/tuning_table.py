@@ -14,8 +14,8 @@ from offline_eval.report.tables import (
     steering_table,
 )
 from offline_eval.stats.samples import failed_of
-from offline_eval.studies.steering import PLAIN
-from offline_eval.studies.tuning import TrialRow, Tuning
+from offline_eval.steering.steering import PLAIN
+from offline_eval.steering.tuning import TrialRow, Tuning
 
 
 def tuning_table(tuning: Tuning, agent: str) -> str:

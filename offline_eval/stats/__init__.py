@@ -4,9 +4,8 @@
 """
 
 from offline_eval.stats.comparison import PairedDifference, SeedComparison, compare_seeds, paired_difference
-from offline_eval.stats.interquartile import AggregateScore, bootstrap_iqm, iqm, iqm_interval
 from offline_eval.stats.intervals import Interval, mean_interval, welch_interval, wilson_interval
-from offline_eval.stats.summary import Summary, summarize
+from offline_eval.stats.summary import AggregateScore, Summary, bootstrap_iqm, iqm, iqm_interval, summarize
 
 __all__ = [
     "AggregateScore",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isfinite, nan
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from offline_eval.errors import InputError, bare
 from offline_eval.stats.intervals import LEVEL, Interval, mean_interval, unbounded, welch_interval
 from offline_eval.stats.samples import finite_or_none, returns_of
+from offline_eval.stats.summary import Summary
 from offline_eval.types import FloatArray
 
 POWER = 0.8
@@ -179,3 +180,17 @@ def _required_n(differences: FloatArray) -> int | None:
     with np.errstate(over="ignore"):
         needed = np.square((z_level + z_power) * differences.std(ddof=1) / differences.mean()) + z_level**2 / 2
     return ceil(needed) if isfinite(needed) else None
+
+
+DEPENDENT = "the episodes are not independent: each goes on from what the one before has learnt; see the curve"
+
+
+def summary_without_interval(summary: Summary) -> Summary:
+    """The summary with marked, infinite intervals and no standard error."""
+    nothing = unbounded(DEPENDENT)
+    return replace(summary, standard_error=nan, ci95=nothing, iqm_ci95=nothing)
+
+
+def difference_without_interval(difference: PairedDifference) -> PairedDifference:
+    """The difference with a marked, infinite interval, no test and no number of episodes to plan for."""
+    return replace(difference, ci95=unbounded(DEPENDENT), sign_test_p_value=nan, required_n=None)

@@ -15,12 +15,12 @@ from offline_eval.diagnostics.coverage import States, Support
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError, bare
+from offline_eval.measurement.actors import mean_actions
+from offline_eval.measurement.candidates import states_of
+from offline_eval.measurement.monte_carlo_returns import stacked
+from offline_eval.measurement.state_sets import comparable_actions
 from offline_eval.policies import spaces_of
 from offline_eval.stats.decisions import Bounds
-from offline_eval.studies.candidates import states_of
-from offline_eval.studies.driving import mean_actions
-from offline_eval.studies.labelling import stacked
-from offline_eval.studies.measurement_sets import comparable_actions
 from offline_eval.testing import questions
 from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome

@@ -13,14 +13,14 @@ from offline_eval.diagnostics.kendall import window_kendall_tau
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes import EpisodePlan
 from offline_eval.errors import InputError
+from offline_eval.measurement.actors import MeanAction, soft_draws
+from offline_eval.measurement.monte_carlo_returns import LabelledSteps, label_steps
+from offline_eval.measurement.rollouts import Brancher, check_restorable, draw_episodes
 from offline_eval.policies import critic_of
 from offline_eval.policies import opened as opened_agent
 from offline_eval.policies.opening import is_file
 from offline_eval.stats.decisions import Question
 from offline_eval.stats.sequential import ratio_interval
-from offline_eval.studies.driving import MeanAction, soft_draws
-from offline_eval.studies.labelling import LabelledSteps, label_steps
-from offline_eval.studies.truth import Brancher, check_restorable, draw_episodes
 from offline_eval.testing import questions
 from offline_eval.testing.deciding import IfUndecided, conclude
 from offline_eval.testing.outcome import Outcome, Row
@@ -180,7 +180,7 @@ class _Labels:
         return np.array([of_episode(steps.q[inside], truth[inside]) for inside in parts])
 
     def _steps(self, part: EpisodePlan) -> LabelledSteps:
-        """As `offline_eval.studies.measure` labels them: what the critic estimates, past time limits where it can."""
+        """As `offline_eval.measure` labels them: what the critic estimates, past time limits where it can."""
         draws = soft_draws(self.policy) if self.critic.soft else None
         if draws is None:
             episodes = logged(self.source, self.policy, self.env, part)
