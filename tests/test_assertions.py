@@ -360,7 +360,6 @@ def outside(name, value):
         ("within", -0.2, "`within` must be a number >= 0, or two in order"),
         ("within", (0.3, 0.1), "`within` must be a number >= 0, or two in order"),
         ("alpha", 0.5, r"`alpha` must lie in \(0, 0.5\)"),
-        ("plan", None, "`plan` must hold at least one episode. Received None"),
         ("plan", 0, "`plan` must hold at least one episode. Received 0"),
         ("plan", 103, "`plan` must hold at least 104 episodes where no bounds are declared. Received 103"),
         ("plan", EpisodePlan.of([*range(150), 7]), "`plan` must not hold an episode twice"),

@@ -64,13 +64,20 @@ def test_convert_keeps_the_trajectories(capsys, flat, tmp_path):
     assert open_dataset(tmp_path / "minari").returns == pytest.approx(open_dataset(path).returns)
 
 
-@pytest.mark.parametrize(("layout", "name"), [("d4rl", "out.hdf5"), ("minari", "out"), ("packed", "out")])
-def test_convert_overwrites_nothing(capsys, flat, tmp_path, layout, name):
+@pytest.mark.parametrize(
+    ("layout", "name", "rule"),
+    [
+        ("d4rl", "out.hdf5", "must not exist yet"),
+        ("minari", "out", "must be new, or an empty folder"),
+        ("packed", "out", "must be new, or an empty folder"),
+    ],
+)
+def test_convert_overwrites_nothing(capsys, flat, tmp_path, layout, name, rule):
     convert = ["data", "convert", flat(), "--layout", layout, "--out", str(tmp_path / name)]
     assert main(convert) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(convert) == 2
-    assert "`--out` must not exist yet" in capsys.readouterr().err
+    assert f"`--out` {rule}" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

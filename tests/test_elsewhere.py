@@ -18,6 +18,8 @@ from sb3_contrib import QRDQN, TQC, TRPO, CrossQ
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from steered import Bang
 
+from offline_eval.measurement.actors import SoftDraws
+from offline_eval.measurement.candidates import critic_values
 from offline_eval.policies import (
     RECIPES,
     Normalized,
@@ -32,8 +34,6 @@ from offline_eval.policies import (
 from offline_eval.policies.normalization import Moments
 from offline_eval.policies.recipes import recipe_of
 from offline_eval.policies.values import FittedQ
-from offline_eval.studies.candidates import critic_values
-from offline_eval.studies.driving import SoftDraws
 from offline_eval.wrappers import (
     L2,
     OPEX,

@@ -150,9 +150,9 @@ def with_scale(model, scale, path):
         (["measure", "AGENT", *ENV, "--perturbation", "0"], "`--perturbation` must be > 0"),
         (["collect", "AGENT", *ENV, "--steps", "many", "--out", "x"], "`--steps` must be a number of steps"),
         (["collect", "AGENT", *ENV, "--steps", "5", "--noise", "a", "--out", "x"], "`--noise` must be numbers"),
-        (["collect", "AGENT", *ENV, "--steps", "5", "--noise", "-1", "--out", "x"], "`noise` must be >= 0"),
+        (["collect", "AGENT", *ENV, "--steps", "5", "--noise", "-1", "--out", "x"], "`--noise` must be >= 0"),
         (["collect", "AGENT", *ENV, "--steps", "5"], "the following arguments are required: --out"),
-        (["track", ".", *ENV, "--dataset", "x"], "`RUN_DIR` must hold two or more checkpoints"),
+        (["track", ".", *ENV, "--dataset", "."], "`RUN_DIR` must hold two or more checkpoints"),
     ],
     ids=lambda value: " ".join(value[:1] + value[-2:]) if isinstance(value, list) else "",
 )

@@ -33,7 +33,8 @@ from offline_eval.wrappers import (
     fused_policy,
 )
 from offline_eval.wrappers.cuda_graph import Recorded
-from offline_eval.wrappers.host import Steering, in_one_piece, noise_generator, to_device
+from offline_eval.wrappers.host import Steering, noise_generator
+from offline_eval.wrappers.transfer import in_one_piece, to_device
 
 CRITIC = network_critic()
 OPEX_RULE = OPEX(CRITIC, 0.1, num_steps=3, direction=L2())

@@ -12,7 +12,7 @@ from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from offline_eval.datasets import shards as shards_module
+from offline_eval import files
 from offline_eval.datasets.log import open_log
 from offline_eval.errors import SpaceError, StorageError
 from offline_eval.wrappers.state_log import EXECUTED_ACTION, StateLogger, VectorStateLogger
@@ -141,7 +141,7 @@ def test_a_full_disk_is_reported_and_the_environment_goes_on(tmp_path, monkeypat
         def full(descriptor, content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        patch.setattr(shards_module.os, "write", full)
+        patch.setattr(files.os, "write", full)
         with pytest.raises(StorageError, match=r"No space left on device. What it holds stays \(1 finished episode\)"):
             act(env, [1, 1, 1])
     env.reset(seed=3)

@@ -113,7 +113,8 @@ if TYPE_CHECKING:
     from offline_eval.diagnostics.traps import TrapThresholds as TrapThresholds
     from offline_eval.diagnostics.traps import find_signs as find_signs
 
-__getattr__, _names = lazy_names(__name__, _HOME)
+if not TYPE_CHECKING:  # a type checker would take any name
+    __getattr__, _ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:
