@@ -30,7 +30,7 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="run the code of its author's own classes in this file, and of no other; repeatable",
+        help="run the code that is pickled in this file, and in no other; repeatable (default: none)",
     )
 
 

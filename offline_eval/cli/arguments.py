@@ -35,15 +35,16 @@ def add_environment_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="of the environment's constructor: g=5.0 domain=shift (literals of Python, or else text)",
+        help="arguments of the environment's constructor: g=5.0 domain=shift (literals of Python, or else text; "
+        "default: none)",
     )
     parser.add_argument(
         "--wrapper",
         action="append",
         default=[],
         metavar="MODULE:CLASS",
-        help="around the environment, with its arguments in brackets: 'gymnasium.wrappers:TimeAwareObservation"
-        "(flatten=False)'; repeatable, the innermost first",
+        help="a wrapper around the environment, with its arguments in brackets: 'gymnasium.wrappers:ClipReward"
+        "(max_reward=1)'; repeatable, the innermost first (default: none)",
     )
 
 
@@ -76,7 +77,7 @@ def resolve_environment(arguments: argparse.Namespace) -> None:
 
 def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
     """`--episodes`, `--seed`, `--stochastic`, `--step-limit` and those of `add_parallelism`: what is played."""
-    parser.add_argument("--episodes", type=int, default=episodes, help="episodes (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=episodes, help="episodes to play (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first episode; the next one has seed + 1 (default: 0)"
     )
@@ -86,13 +87,13 @@ def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
         "--step-limit",
         type=int,
         metavar="STEPS",
-        help="cut episodes there, also beyond the environment's own limit (the default)",
+        help="cut episodes after so many steps, also beyond the environment's own limit (default: that limit)",
     )
     parser.add_argument(
         "--success",
         default="last",
         metavar="STEP",
-        help="whose is_success or success counts: of the last step, or of any (default: last)",
+        help="which step's is_success or success counts: that of the last step, or of any (default: last)",
     )
 
 
@@ -103,14 +104,15 @@ def add_parallelism(parser: argparse.ArgumentParser) -> None:
         type=CountOrAuto(4096),
         default="auto",
         metavar="N",
-        help="environments side by side, per worker: a number, or auto: by what a step costs (default: auto)",
+        help="environments side by side in each worker: a number, or auto, which goes by what a step costs (default: "
+        "auto)",
     )
     parser.add_argument(
         "--workers",
         type=CountOrAuto(1024),
         default="auto",
         metavar="N",
-        help="processes: a number, or auto: as many as pay for their start (default: auto)",
+        help="processes: a number, or auto, which starts as many as pay for their start (default: auto)",
     )
 
 
@@ -134,10 +136,14 @@ def add_training(parser: argparse.ArgumentParser, gradient_steps: int) -> None:
     )
     add_transitions(parser)
     parser.add_argument(
-        "--gradient-steps", type=int, default=gradient_steps, metavar="N", help="(default: %(default)s)"
+        "--gradient-steps",
+        type=int,
+        default=gradient_steps,
+        metavar="N",
+        help="steps of the optimiser (default: %(default)s)",
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="transitions a step (default: 256)")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of Adam (default: 3e-4)")
+    parser.add_argument("--batch-size", type=int, default=256, help="transitions in each gradient step (default: 256)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="learning rate of Adam (default: 3e-4)")
     parser.add_argument(
         "--net-arch", default="256,256", metavar="N,N", help="widths of the hidden layers (default: 256,256)"
     )
@@ -180,7 +186,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """`--log-states`, `--out`, `--resume`, `--json`: where results go."""
     parser.add_argument("--log-states", action="store_true", help="write every visited state to DIR/states")
     parser.add_argument(
-        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, states/"
+        "--out",
+        type=NEW_FOLDER,
+        metavar="DIR",
+        help="run folder to write: manifest.json, episodes.csv, states/ (default: none)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_environment(parser)
     parser.add_argument("--steps", required=True, metavar="N", help="steps at least; episodes stay whole")
     parser.add_argument("--noise", default="0", help="Gaussian noise in the scaled space: 0.1,0.5,1.0 (default: 0)")
-    parser.add_argument("--epsilon", default="0", help="chance of a uniform action a step: 0,0.3 (default: 0)")
+    parser.add_argument("--epsilon", default="0", help="chance of a uniform action at each step: 0,0.3 (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
     add_parallelism(parser)
     parser.add_argument(

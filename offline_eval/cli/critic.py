@@ -25,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_training(parser, gradient_steps=100_000)
-    parser.add_argument("--env", metavar="ID", help="where the agent was trained, if the data do not say its spaces")
+    parser.add_argument(
+        "--env", metavar="ID", help="where the agent was trained (default: the data set says its spaces)"
+    )
     add_environment_options(parser)
     add_opening(parser)
-    parser.add_argument("--gamma", type=float, help=f"discount a step (default: the agent's, else {_GAMMA})")
+    parser.add_argument("--gamma", type=float, help=f"discount of each step (default: the agent's, else {_GAMMA})")
     parser.add_argument("--stochastic", action="store_true", help="value the agent's draws instead of its mean action")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and the batches (default: 0)")
     parser.add_argument("--out", type=NEW_FILE, required=True, metavar="FILE", help="zip that receives the critic")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 

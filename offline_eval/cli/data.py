@@ -37,10 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         task.add_argument(
             "--env",
             metavar="ID",
-            help="environment of the data, instead of what the file says: it is made for its spaces",
+            help="environment whose spaces the data have (default: the one that the file names)",
         )
         add_environment_options(task)
-        task.add_argument("--max-episode-steps", type=int, help="the environment's time limit, where the file has none")
+        task.add_argument(
+            "--max-episode-steps",
+            type=int,
+            help="the environment's time limit, where the file has none (default: the environment's)",
+        )
         if name != "check":
             add_transitions(task)
         if name == "convert":

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
     parser.add_argument(
-        "--dataset", type=DATA, required=True, metavar="D", help="what it was trained on: a file or a folder"
+        "--dataset", type=DATA, required=True, metavar="D", help="what the agent was trained on: a file or a folder"
     )
     add_transitions(parser)
     parser.add_argument(
@@ -46,31 +46,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--critic-dataset",
         type=DATA,
         metavar="D",
-        help="what the critic was trained on, where that is other data: its actions count",
+        help="what the critic was trained on, where that is other data (default: that of --dataset)",
     )
-    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent that does what is right")
-    parser.add_argument("--quick", action="store_true", help="20 episodes: under 2 minutes for a Hopper")
-    parser.add_argument("--episodes", type=int, metavar="N", help="of every rung (default: 50, with --quick 20)")
     parser.add_argument(
-        "--selection-episodes", type=int, metavar="N", help="on which choices are made (default: 20, with --quick 8)"
+        "--oracle",
+        type=AGENT,
+        metavar="FILE",
+        help="zip of an agent whose actions are right, where there is one (default: none)",
+    )
+    parser.add_argument("--quick", action="store_true", help="20 episodes instead of 50: under 2 minutes for a Hopper")
+    parser.add_argument(
+        "--episodes", type=int, metavar="N", help="episodes of every intervention (default: 50, with --quick 20)"
+    )
+    parser.add_argument(
+        "--selection-episodes",
+        type=int,
+        metavar="N",
+        help="episodes on which choices are made (default: 20, with --quick 8)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
     add_parallelism(parser)
-    parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
     parser.add_argument(
-        "--rollouts", type=int, metavar="N", help="of every candidate that the truth tries (default: 2)"
+        "--step-limit",
+        type=int,
+        metavar="STEPS",
+        help="cut episodes after so many steps (default: the environment's limit)",
+    )
+    parser.add_argument(
+        "--rollouts",
+        type=int,
+        metavar="N",
+        help="rollouts of every action that the search by rollouts tries (default: 2)",
     )
     parser.add_argument(
         "--truth-starts", type=int, metavar="N",
-        help="from which the truth is sought (default: 50, with --quick 20; 10 where a rung by Q goes before it)",
+        help="starts of the search by rollouts, which serves as ground truth (default: 50, with --quick 20; 10 "
+        "where an intervention by Q goes before it)",
     )  # fmt: skip
     parser.add_argument(
         "--extract", type=int, metavar="STEPS",
-        help="extract DDPG+BC and AWR from the same critic, in so many gradient steps each; 0 for not (default: 2000, "
-        "with --quick 0)",
+        help="gradient steps in which a policy is extracted anew from the same critic, by DDPG+BC and by AWR; 0: not "
+        "at all (default: 2000, with --quick 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, report.html and more"
+        "--out",
+        type=NEW_FOLDER,
+        metavar="DIR",
+        help="run folder to write: manifest.json, episodes.csv, report.html and more (default: none)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -31,16 +31,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("agent", type=AGENT, metavar="AGENT", help="zip of an SB3 or sb3-contrib agent")
     add_environment(parser)
-    parser.add_argument("--dataset", type=DATA, metavar="D", help="what the agent was trained on: a file or a folder")
-    add_transitions(parser)
-    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
     parser.add_argument(
-        "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's)"
+        "--dataset",
+        type=DATA,
+        metavar="D",
+        help="what the agent was trained on: a file or a folder (default: none, and nothing is said of the data)",
     )
-    parser.add_argument("--reference", type=AGENT, metavar="FILE", help="zip of an agent whose bias is subtracted")
+    add_transitions(parser)
+    parser.add_argument(
+        "--oracle",
+        type=AGENT,
+        metavar="FILE",
+        help="zip of an agent whose actions are right, where there is one (default: none)",
+    )
+    parser.add_argument(
+        "--critic", type=AGENT, metavar="FILE", help="zip of an agent whose critic is measured (default: AGENT's own)"
+    )
+    parser.add_argument(
+        "--reference", type=AGENT, metavar="FILE", help="zip of an agent whose bias is subtracted (default: none)"
+    )
     add_plan(parser)
     parser.add_argument(
-        "--out", type=NEW_FOLDER, metavar="DIR", help="run folder: manifest.json, episodes.csv, states/, report.html"
+        "--out",
+        type=NEW_FOLDER,
+        metavar="DIR",
+        help="run folder to write: manifest.json, episodes.csv, states/, report.html (default: none)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that DIR holds")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -49,14 +64,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """How much is measured."""
     parser.add_argument("--quick", action="store_true", help="less of everything: under 2 minutes for a Hopper")
-    parser.add_argument("--episodes", type=int, metavar="N", help="episodes (default: 50, with --quick 10)")
+    parser.add_argument("--episodes", type=int, metavar="N", help="episodes to play (default: 50, with --quick 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
     add_parallelism(parser)
-    parser.add_argument("--step-limit", type=int, metavar="STEPS", help="cut episodes there (default: at the env's)")
-    parser.add_argument("--states", type=int, metavar="N", help="restored states at which actions are tried")
-    parser.add_argument("--rollouts", type=int, metavar="N", help="rollouts of each action")
-    parser.add_argument("--perturbation", type=float, metavar="STD", help="of perturbed actions, scaled (default: 0.5)")
-    parser.add_argument("--hold", type=int, metavar="STEPS", help="repeat a tried action so often (default: 1)")
+    parser.add_argument(
+        "--step-limit",
+        type=int,
+        metavar="STEPS",
+        help="cut episodes after so many steps (default: the environment's limit)",
+    )
+    parser.add_argument(
+        "--states",
+        type=int,
+        metavar="N",
+        help="restored states at which actions are tried (default: 100, with --quick 40)",
+    )
+    parser.add_argument(
+        "--rollouts", type=int, metavar="N", help="rollouts of each action (default: 4, with --quick 3)"
+    )
+    parser.add_argument(
+        "--perturbation", type=float, metavar="STD", help="spread of the perturbed actions, scaled (default: 0.5)"
+    )
+    parser.add_argument(
+        "--hold", type=int, metavar="STEPS", help="steps for which a tried action is repeated (default: 1)"
+    )
 
 
 def plan_of(arguments: argparse.Namespace) -> MeasurementPlan:

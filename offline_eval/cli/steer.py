@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="RULE",
-        help="what steers, with its fields: opex:0.2, best_of:32,std=0.5 or ttt:3e-4, say; repeatable; --rules lists "
-        "them",
+        help="what steers, with its fields: opex:0.2, best_of:32,std=0.5 or ttt:3e-4; repeatable; --rules lists them "
+        "(default: those of --step-sizes)",
     )
     parser.add_argument("--rules", action=_ListRules, nargs=0, help="list the rules with their fields, and exit")
     parser.add_argument(
@@ -63,11 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="episodes of the trial of auto, whose seeds follow those of --episodes (default: %(default)s)",
     )
-    parser.add_argument("--direction", default="l2", help="of a step: raw (the paper's), l2 or sign (default: l2)")
-    parser.add_argument("--num-steps", type=int, default=1, help="OPEX steps per action (default: 1)")
-    parser.add_argument("--reduce", default="min", help="the critic's heads: min, mean or lower_bound (default: min)")
     parser.add_argument(
-        "--best-of", type=LISTING, default="", metavar="N,N", help="numbers of candidates for best-of-N"
+        "--direction", default="l2", help="direction of an OPEX step: raw (the paper's), l2 or sign (default: l2)"
+    )
+    parser.add_argument("--num-steps", type=int, default=1, help="OPEX steps for each action (default: 1)")
+    parser.add_argument(
+        "--reduce",
+        default="min",
+        help="how the critic's heads become one value: min, mean or lower_bound (default: min)",
+    )
+    parser.add_argument(
+        "--best-of", type=LISTING, default="", metavar="N,N", help="numbers of candidates for best-of-N (default: none)"
     )
     parser.add_argument(
         "--proposal-std", type=float, default=0.2, help="spread of best-of-N's candidates (default: %(default)s)"
@@ -78,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="RATE,RATE",
         help="learning rates for test-time training: the actor's last layer, Adam, 16 replayed states, reset each "
-        "episode; 3e-4 is careful, 1e-3 bold",
+        "episode; 3e-4 is careful, 1e-3 bold (default: none)",
     )
     parser.add_argument(
         "--controls",

@@ -32,9 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weaken=halfway,episodes=50,tuning=true",
     )
     steering.add_argument(
-        "--out", type=SHARED_FOLDER, required=True, metavar="DIR", help="one run folder a pair; what is there is kept"
+        "--out",
+        type=SHARED_FOLDER,
+        required=True,
+        metavar="DIR",
+        help="folder with one run folder for each pair; what is there is kept",
     )
-    steering.add_argument("--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done")
+    steering.add_argument(
+        "--only", metavar="NAME,NAME", help="play these pairs now; the table shows all that are done (default: all)"
+    )
     add_parallelism(steering)
     steering.add_argument("--markdown", action="store_true", help="print the tables for a document")
     steering.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

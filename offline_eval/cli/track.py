@@ -22,11 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_environment(parser)
     parser.add_argument("--dataset", type=DATA, required=True, metavar="D", help="what the policy was trained on")
     add_transitions(parser)
-    parser.add_argument("--oracle", type=AGENT, metavar="FILE", help="zip of an agent whose actions are right")
-    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="a checkpoint (default: 10)")
+    parser.add_argument(
+        "--oracle",
+        type=AGENT,
+        metavar="FILE",
+        help="zip of an agent whose actions are right, where there is one (default: none)",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=10, metavar="N", help="episodes of each checkpoint (default: 10)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
     parser.add_argument(
-        "--out", type=NEW_FILE, metavar="FILE", help="write the JSON object there as well; `report FILE` shows it"
+        "--out",
+        type=NEW_FILE,
+        metavar="FILE",
+        help="write the JSON object there as well; `report FILE` shows it (default: none)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 

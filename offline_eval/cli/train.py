@@ -38,20 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bc, awr, iql, iql_ddpg_bc, iql_sfbc, onestep, onestep_ddpg_bc, ddpg_bc, td3_bc",
     )
     add_training(parser, gradient_steps=100_000)
-    parser.add_argument("--gamma", type=float, default=0.99, help="discount a step (default: 0.99)")
+    parser.add_argument("--gamma", type=float, default=0.99, help="discount of each step (default: 0.99)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="of the recipe: value.expectile=0.9; repeatable",
+        help="change a field of the recipe: value.expectile=0.9; repeatable (default: the recipe's own fields)",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs, with seeds 0 to N-1 (default: 1)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="training runs, with seeds 0 to N-1 (default: 1)"
+    )
     parser.add_argument("--checkpoints", type=int, default=10, metavar="N", help="files kept on the way (default: 10)")
     parser.add_argument(
-        "--validation", type=float, default=0.0, metavar="SHARE", help="of trajectories kept apart (default: 0)"
+        "--validation",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the trajectories that is kept apart for validation (default: 0)",
     )
-    parser.add_argument("--env", metavar="ID", help="id of a gymnasium environment: evaluate there when trained")
+    parser.add_argument(
+        "--env", metavar="ID", help="id of a gymnasium environment to evaluate in when trained (default: none)"
+    )
     add_environment_options(parser)
     add_episodes(parser)
     parser.add_argument(
