@@ -16,12 +16,13 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from offline_eval.datasets.space_json import space_from_json
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.environments import check_registered
-from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare
+from offline_eval.errors import InputError, NonFiniteLoss, SpaceError, bare, printable
 from offline_eval.policies.allocation import AllocationLimit
 from offline_eval.policies.archive import refused_in_one_line
 from offline_eval.policies.building import activation_of, build, check_policy_kwargs, check_spaces, check_words
@@ -293,11 +294,14 @@ class OfflineBase(OffPolicyAlgorithm):
         write_algorithm(path, data, self.get_parameters(), words, arrays_of(self, self._mirror))
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         path: str | os.PathLike[str] | io.BufferedIOBase,
         env: GymEnv | str | None = None,
         device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         *,
         recipe: Recipe | None = None,
         **kwargs: Any,
@@ -308,21 +312,29 @@ class OfflineBase(OffPolicyAlgorithm):
             path: of the file.
             env: to learn online in.
             device: "cpu", "cuda" or "auto".
+            custom_objects: constructor words to take instead of the file's; other names have nothing to do here.
+            print_system_info: print the versions of this machine, and those that the file was written with.
+            force_reset: reset the environment before learning goes on.
             recipe: for a file whose recipe has parts that this package does not know, or a policy to evaluate.
-            kwargs: constructor words to change. SB3's `custom_objects`, `print_system_info` and `force_reset` have
-                nothing to do here and are ignored.
+            kwargs: constructor words to change.
 
         Raises:
             AgentFileError: not such a file, or a damaged one.
         """
-        ignored = ("custom_objects", "print_system_info", "force_reset")
-        changed = {word: value for word, value in kwargs.items() if word not in ignored}
         where = torch_device(device)
         saved = read_algorithm(path, th.device("cpu") if device == "auto" else where)
+        if print_system_info:
+            print("== CURRENT SYSTEM INFO ==")
+            get_system_info()
+            print("== SAVED MODEL SYSTEM INFO ==")
+            for name, version in dict(saved.words.get("versions") or {}).items():
+                print(printable(f"- {name}: {version}"))
+        known = saved.words.get("constructor") or {}
+        replaced = {word: value for word, value in (custom_objects or {}).items() if word in (*known, "action_noise")}
         with refused_in_one_line(path, "must hold what OfflineAlgorithm.save wrote"):
-            model = cls._of(saved, device, recipe, changed)
+            model = cls._of(saved, device, recipe, replaced | kwargs)
         if env is not None:
-            model.set_env(env)
+            model.set_env(env, force_reset)
         return model
 
     @classmethod
