@@ -124,9 +124,10 @@ def probe(policy: Predictor, env: EnvironmentLike) -> Costs:
 
 def _probe(policy: Predictor, env: EnvironmentLike) -> Costs:
     from offline_eval.episodes.acting import Acting, Played
+    from offline_eval.episodes.env_seats import make_seats
     from offline_eval.episodes.isolation import one_thread
     from offline_eval.episodes.plan import PlanEntry
-    from offline_eval.episodes.seats import Start, make_seats
+    from offline_eval.episodes.seats import Start
 
     seats, make = _timed(lambda: make_seats(env, 1))
     try:

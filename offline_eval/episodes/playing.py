@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from offline_eval.environments import EnvironmentLike
 from offline_eval.episodes.acting import Acting, Played
+from offline_eval.episodes.env_seats import make_seats
 from offline_eval.episodes.isolation import one_thread, seeded_globals
 from offline_eval.episodes.masks import ActionMasks
 from offline_eval.episodes.records import Episode
 from offline_eval.episodes.rollout import play
 from offline_eval.episodes.schedule import Schedule
-from offline_eval.episodes.seats import Seats, make_seats
+from offline_eval.episodes.seats import Seats
 from offline_eval.errors import InputError, bare
 from offline_eval.masking import takes_masks
 from offline_eval.policies.playable import seeded

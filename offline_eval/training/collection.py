@@ -27,6 +27,7 @@ from offline_eval.datasets.writing import replacing
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.episodes import Episode, EpisodePlan
 from offline_eval.episodes.acting import Acting, Played
+from offline_eval.episodes.env_seats import make_seats
 from offline_eval.episodes.evaluation import step_limit_of
 from offline_eval.episodes.isolation import one_thread
 from offline_eval.episodes.masks import ActionMasks
@@ -34,7 +35,7 @@ from offline_eval.episodes.parallelism import AUTO, USUAL_LENGTH, check, choose
 from offline_eval.episodes.playing import DEFAULT_STEP_LIMIT
 from offline_eval.episodes.records import Invariance
 from offline_eval.episodes.rollout import in_order
-from offline_eval.episodes.seats import Seats, Start, make_seats
+from offline_eval.episodes.seats import Seats, Start
 from offline_eval.episodes.workers import play_in_workers
 from offline_eval.errors import InputError, OfflineEvalError, StorageError, bare
 from offline_eval.masking import refuse_masked, takes_masks
