@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from steered import FunctionCritic, square
 from test_tuning import Target
 
@@ -229,6 +230,33 @@ def test_an_interrupted_agent_goes_on_with_the_strength_that_was_found(agent, tm
     assert again["pairs"][0]["strength"] == whole["pairs"][0]["strength"] == manifest["options"]["strength"]
     assert main([*command[:2], words.replace("halfway", "0.2"), *command[3:]]) == 2
     assert "as it is now" in capsys.readouterr().err
+
+
+def test_the_statistics_beside_an_agent_are_named_and_part_of_what_is_gone_on_with(agent, tmp_path, capsys):
+    path, env, out = tmp_path / "agents" / "agent.zip", Target(), tmp_path / "out"
+    path.parent.mkdir()
+    agent[0].save(path)
+
+    def keep_statistics(mean):
+        normalised = VecNormalize(DummyVecEnv([Target]), norm_reward=False)
+        normalised.obs_rms.mean = np.full(env.observation_space.shape, mean)
+        normalised.save(path.with_name("agent.vecnormalize.pkl"))
+
+    keep_statistics(1.0)
+    command = ["study", "steering", f"{path}=Target-v0,episodes=2,selection_episodes=2,name=one", "--out", str(out)]
+    assert main(command) == 0
+    assert "note: one: observations are normalised by agent.vecnormalize.pkl" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert "agent.vecnormalize.pkl" in json.loads(capsys.readouterr().out)["pairs"][0]["notes"][0]
+    keep_statistics(2.0)
+    manifest = out / "one" / "manifest.json"
+    for finished in (True, False):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": finished}))
+        assert main(command) == 2
+        assert "one" in capsys.readouterr().err
+    keep_statistics(1.0)
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": True}))
+    assert main(command) == 0
 
 
 def test_bad_input_is_one_line(agent, tmp_path, capsys):

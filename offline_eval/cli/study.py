@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from offline_eval.cli.agents import identity
 from offline_eval.cli.arguments import add_parallelism, parallelism_words, print_json, print_text
 from offline_eval.cli.words import PAIRS, SHARED_FOLDER
 from offline_eval.errors import InputError
@@ -96,16 +97,32 @@ def _result(pair: Pair, out: Path, arguments: argparse.Namespace, play: bool) ->
         if found["options"].get("pair") != pair.to_json():
             way_out = "give another --out, or the words of that study"
             raise InputError("--out", f"must hold {pair.name} as it is now", found["options"].get("pair"), way_out)
-        if found.get("finished"):
-            return PairResult.of_json(found["result"])
         strength = found["options"].get("strength")
+        if found.get("finished"):
+            _check_files(pair, strength, found)
+            return PairResult.of_json(found["result"])
     return _played(pair, folder, arguments, strength) if play else None
+
+
+def _check_files(pair: Pair, strength: float | None, found: dict[str, Any]) -> None:
+    """Refuse a finished pair whose files say something else today than when it was played."""
+    from offline_eval.steering.pairs import open_pair
+
+    agent, owner, _ = open_pair(pair, strength)
+    if (now := _identities(pair, agent, owner)) != found.get("agents"):
+        way_out = "give another --out, or the files of that study"
+        raise InputError("--out", f"must hold {pair.name} with the weights and statistics of now", now, way_out)
+
+
+def _identities(pair: Pair, agent: Any, owner: Any) -> dict[str, str | None]:
+    """What must be the same where a pair is gone on with: weights, and what normalises for them."""
+    beside = {} if pair.critic is None else {f"{pair.name} (critic)": identity(owner)}
+    return {pair.name: identity(agent), **beside}
 
 
 def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: float | None) -> PairResult:
     """Play a pair, or go on with it; `strength` is what an interrupted run found."""
     from offline_eval.cli.progress import Progress
-    from offline_eval.policies import weights_hash
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
     from offline_eval.steering.study import play_pair, prepare
@@ -113,7 +130,7 @@ def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: f
     asked = prepare(pair, strength)
     words: dict[str, Any] = {
         "env": pair.env,
-        "agents": {pair.name: weights_hash(asked.agent)},
+        "agents": _identities(pair, asked.agent, asked.owner),
         "plan": plan_to_json(asked.fresh),
         "variants": {v.name: recipe(v.rule) for variants in asked.variants.values() for v in variants},
         "options": {

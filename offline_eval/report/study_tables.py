@@ -36,6 +36,8 @@ def study_table(results: Sequence[PairResult], markdown: bool = False) -> str:
     tuning = [result for result in results if result.pair["tuning"]]
     reported = [result for result in results if not result.pair["tuning"]]
     parts = [_part("agents", agent_cells(results), "<>>><<", markdown)]
+    notes = [f"{result.pair['name']}: {note}" for result in results for note in result.notes]
+    parts += ["\n".join(line for line in footnotes([], notes) if line)] if notes else []
     for title, some in (("agents that tune", tuning), ("agents that are reported", reported)):
         if some:
             cells, intervals = gain_cells(some, tuning)

@@ -11,6 +11,7 @@ import numpy as np
 from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate, evaluate_rules
 from offline_eval.errors import CriticError, InputError
 from offline_eval.policies import critic_of, spaces_of, with_target
+from offline_eval.policies.notes import notes_of
 from offline_eval.steering.cost import Cost, CountingCritic, Recorder, cost_of
 from offline_eval.steering.pairs import Pair, open_pair
 from offline_eval.steering.selection import Choice, Gate, choose
@@ -62,11 +63,13 @@ class PairResult:
         pair: the agent and its environment, as plain data.
         strength: with which its actor was weakened; None where it was not.
         played: the variants.
+        notes: what a reader should know of the agent and the critic as they were opened.
     """
 
     pair: Mapping[str, Any]
     strength: float | None
     played: tuple[Played, ...]
+    notes: tuple[str, ...] = ()
 
     def of(self, name: str) -> Played:
         """The variant of this name."""
@@ -93,7 +96,8 @@ class PairResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"pair": dict(self.pair), "strength": self.strength, "played": [asdict(p) for p in self.played]}
+        played = [asdict(p) for p in self.played]
+        return {"pair": dict(self.pair), "strength": self.strength, "played": played, "notes": list(self.notes)}
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> PairResult:
@@ -107,7 +111,7 @@ class PairResult:
             )
             for row in data["played"]
         )
-        return cls(data["pair"], data["strength"], played)
+        return cls(data["pair"], data["strength"], played, tuple(data.get("notes", ())))
 
 
 def guard_variants(critic: Critic, members: Critic) -> list[Variant]:
@@ -134,10 +138,11 @@ def guard_variants(critic: Critic, members: Critic) -> list[Variant]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A pair made ready: its agent, the variants by kind, and the plans."""
+    """A pair made ready: its agent, whoever owns the critic, the variants by kind, and the plans."""
 
     pair: Pair
     agent: Any
+    owner: Any
     strength: float | None
     critic: CountingCritic
     variants: Mapping[str, Sequence[Variant]]
@@ -167,7 +172,7 @@ def prepare(pair: Pair, strength: float | None = None) -> Asked:
         "chance": [Variant(CHANCE, UniformAction())],
     }
     selection = EpisodePlan.seeded(pair.selection_episodes, SELECTION_SEED)
-    return Asked(pair, agent, strength, critic, variants, selection, EpisodePlan.seeded(pair.episodes))
+    return Asked(pair, agent, owner, strength, critic, variants, selection, EpisodePlan.seeded(pair.episodes))
 
 
 class CountingMembers(CountingCritic):
@@ -234,7 +239,12 @@ def play_pair(
         for kind, variants in asked.variants.items()
         for variant in variants
     )
-    return PairResult(asked.pair.to_json(), asked.strength, played)
+    return PairResult(asked.pair.to_json(), asked.strength, played, _notes(asked))
+
+
+def _notes(asked: Asked) -> tuple[str, ...]:
+    of_agent, of_owner = notes_of(asked.agent), notes_of(asked.owner)
+    return (*of_agent, *(f"critic: {note}" for note in of_owner if note not in of_agent))
 
 
 def _costs(asked: Asked) -> Callable[[Variant], Cost]:
