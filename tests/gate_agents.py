@@ -49,7 +49,7 @@ def trained(steps: int = 6000) -> PPO:
 
 def mean_return(model: PPO) -> float:
     """Over 400 episodes whose seeds nobody else uses."""
-    return float(evaluate(model, ENV, EpisodePlan.seeded(400, seed=900_000), n_envs=32).returns.mean())
+    return float(evaluate(model, ENV, EpisodePlan.seeded(400, seed=900_000), n_envs=100).returns.mean())
 
 
 def worsened(model: PPO, by: float) -> PPO:

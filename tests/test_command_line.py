@@ -11,7 +11,7 @@ import pytest
 
 from offline_eval.cli import main
 
-QUICK = ["--episodes", "3", "--workers", "1"]
+QUICK = ["--episodes", "3", "--workers", "1", "--step-limit", "60"]
 
 
 def run(capsys, *arguments):

@@ -28,6 +28,7 @@ from offline_eval.policies import (
     actor_of,
     critic_of,
     devices,
+    watch,
     weaken,
     weights_hash,
 )
@@ -358,6 +359,7 @@ TRANSITIONS = pendulum_data(200)
 @pytest.mark.parametrize("name", [*RECIPES, "standardized"])
 def test_gradient_steps_wait_for_no_number(name, monkeypatch):
     monkeypatch.setattr(devices, "_KINDS", ("cpu", "meta"))
+    monkeypatch.setattr(watch, "_CHECK_EVERY", 16)
     recipe = STANDARDIZED if name == "standardized" else recipe_of(name)
     if isinstance(recipe.value, FittedQ):
         recipe = replace(recipe, value=FittedQ(policy=Bang()))
@@ -365,11 +367,11 @@ def test_gradient_steps_wait_for_no_number(name, monkeypatch):
         recipe, "Pendulum-v1", batch_size=32, seed=0, policy_kwargs={"net_arch": [8]}, device="meta"
     )
     with Elsewhere() as device:
-        model.fit(TRANSITIONS, 70)
-    # Two looks at 64 and at 6 losses, and the means of the last row.
+        model.fit(TRANSITIONS, 18)
+    # Two looks at 16 and at 2 losses, and the means of the last row.
     assert device.fetched <= 3
     with Elsewhere() as device:
-        model.fit(TRANSITIONS, 30, validation=TRANSITIONS)
+        model.fit(TRANSITIONS, 2, validation=TRANSITIONS)
     assert device.fetched <= 3  # losses, means, those of the validation
     if recipe.extraction is not None:
         with Elsewhere() as device:

@@ -29,11 +29,11 @@ def table(evaluation):
 
 
 def half_cheetah():
-    return gym.make("HalfCheetah-v5", max_episode_steps=150)
+    return gym.make("HalfCheetah-v5", max_episode_steps=40)
 
 
 def pendulum():
-    return gym.make("Pendulum-v1", max_episode_steps=60)
+    return gym.make("Pendulum-v1", max_episode_steps=30)
 
 
 def test_a_counting_environment_by_hand():

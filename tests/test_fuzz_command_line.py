@@ -36,9 +36,9 @@ def test_every_argument_of_every_command_is_tried():
     assert fuzz.Ending(2, 1.0, 1, "", "something else\n").faults() == ["no last line that says why"]
 
 
-def test_forty_calls_end_in_a_result_or_in_one_line():
+def test_some_calls_end_in_a_result_or_in_one_line():
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--calls", "40", "--seed", "5"], capture_output=True, text=True, check=False
+        [sys.executable, SCRIPT, "--calls", "12", "--seed", "5"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tracebacks 0, hangs 0, other faults 0" in done.stdout

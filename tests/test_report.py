@@ -403,9 +403,10 @@ def test_contrast_by_day_by_night_and_on_paper():
 
 
 def test_pages_of_run_folders(tmp_path, capsys, sac_file):
-    play = ["--env", "Pendulum-v1", "--episodes", "3", "--workers", "1", "--json"]
+    play = ["--env", "Pendulum-v1", "--episodes", "3", "--workers", "1", "--step-limit", "20", "--json"]
     assert main(["evaluate", str(sac_file), *play, "--out", str(tmp_path / "one")]) == 0
-    assert main(["steer", str(sac_file), *play, "--step-sizes", "0.2", "--out", str(tmp_path / "two")]) == 0
+    steered = ["--step-sizes", "0.2", "--trap-episodes", "0", "--controls", "random", "--out", str(tmp_path / "two")]
+    assert main(["steer", str(sac_file), *play, *steered]) == 0
     capsys.readouterr()
     assert main(["report", str(tmp_path / "one")]) == 0
     made = tmp_path / "one" / "report.html"

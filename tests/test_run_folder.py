@@ -13,6 +13,8 @@ from dataclasses import replace
 import pytest
 from environments import Counter, Zero
 
+from offline_eval.cli import main
+from offline_eval.datasets.log import open_log
 from offline_eval.episodes import Episode, EpisodePlan, evaluate
 from offline_eval.errors import InputError, StorageError
 from offline_eval.run_folder import RunFolder, plan_to_json, read_episodes
@@ -90,15 +92,53 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         folder.record("plain", episode(1))
 
 
-@pytest.mark.parametrize("options", [[], ["--log-states"]], ids=["table", "table and states"])
-def test_kill_and_resume_end_in_the_identical_table(tmp_path, sac_file, options):
-    command = [sys.executable, "-P", "-m", "offline_eval", "evaluate", str(sac_file), "--env", "Pendulum-v1"]
-    command += ["--episodes", "12", "--n-envs", "1", "--workers", "1", *options]
-    undisturbed = tmp_path / "undisturbed"
-    subprocess.run([*command, "--out", undisturbed], check=True, capture_output=True, cwd=tmp_path)
-    killed = tmp_path / "killed"
+def stopped_after(monkeypatch, number):
+    """From here on, a run is stopped as by Ctrl-C once so many episodes are recorded."""
+    record, recorded = RunFolder.record, []
+
+    def recording(folder, *arguments):
+        record(folder, *arguments)
+        recorded.append(arguments)
+        if len(recorded) == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "record", recording)
+
+
+def test_stop_and_resume_end_in_the_identical_table(tmp_path, sac_file, monkeypatch, capsys):
+    words = [
+        "evaluate",
+        str(sac_file),
+        "--env",
+        "Pendulum-v1",
+        "--step-limit",
+        "20",
+        "--episodes",
+        "6",
+        "--n-envs",
+        "1",
+    ]
+    words += ["--workers", "1"]
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    assert main([*words, "--out", str(undisturbed)]) == 0
+    with monkeypatch.context() as patched:
+        stopped_after(patched, 3)
+        assert main([*words, "--out", str(stopped)]) != 0
+    assert (stopped / "episodes.csv").read_text().count("\n") == 1 + 3
+    assert main([*words, "--out", str(stopped), "--resume"]) == 0
+    assert (stopped / "episodes.csv").read_bytes() == (undisturbed / "episodes.csv").read_bytes()
+
+
+def test_kill_and_resume_end_in_the_identical_table_and_states(tmp_path, sac_file):
+    words = ["evaluate", str(sac_file), "--env", "Pendulum-v1", "--episodes", "12", "--n-envs", "1", "--workers", "1"]
+    words += ["--log-states"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert main([*words, "--out", str(undisturbed)]) == 0
     child = subprocess.Popen(
-        [*command, "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+        [sys.executable, "-P", "-m", "offline_eval", *words, "--out", killed],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
     )
     table = killed / "episodes.csv"
     deadline = time.monotonic() + 60
@@ -111,15 +151,12 @@ def test_kill_and_resume_end_in_the_identical_table(tmp_path, sac_file, options)
     assert child.returncode == -signal.SIGKILL, "the run ended before it could be killed: give it more episodes"
     finished = table.read_text().count("\n") - 1
     assert finished < 12
-    subprocess.run([*command, "--out", killed, "--resume"], check=True, capture_output=True, cwd=tmp_path)
+    assert main([*words, "--out", str(killed), "--resume"]) == 0
     assert table.read_bytes() == (undisturbed / "episodes.csv").read_bytes()
-    if options:
-        from offline_eval.datasets.log import open_log
-
-        logs = [open_log(folder / "states" / "plain") for folder in (undisturbed, killed)]
-        returns = [{episode.key: episode.episode_return for episode in log} for log in logs]
-        assert len(returns[0]) == 12
-        assert returns[0] == returns[1]
+    logs = [open_log(folder / "states" / "plain") for folder in (undisturbed, killed)]
+    returns = [{episode.key: episode.episode_return for episode in log} for log in logs]
+    assert len(returns[0]) == 12
+    assert returns[0] == returns[1]
 
 
 def test_a_row_of_another_seed_than_the_plan_s_is_refused():

@@ -171,6 +171,7 @@ def test_the_lines_name_what_warns_and_fit_80_columns():
 
 def test_steer_announces_them_and_its_json_holds_them(capsys, sac_file):
     words = ["steer", str(sac_file), "--env", "Pendulum-v1", "--episodes", "1", "--workers", "1", "--controls", ""]
+    words += ["--step-limit", "30"]
     assert main([*words, "--step-sizes", "0.1", "--trap-episodes", "2", "--json"]) == 0
     traps = json.loads(capsys.readouterr().out)["traps"]
     assert traps["episodes"] == 2
