@@ -29,7 +29,14 @@ from offline_eval.episodes import EpisodePlan, evaluate
 from offline_eval.policies import spaces_of
 from offline_eval.policies.actors import Deterministic, Gaussian, StateGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import AWR, BC, DDPGBC, AdvantageSpread, BestOfN, Extraction
+from offline_eval.policies.extraction import (
+    AdvantageSpread,
+    AWRExtraction,
+    BCExtraction,
+    BestOfNExtraction,
+    DDPGBCExtraction,
+    Extraction,
+)
 from offline_eval.policies.recipes import Cosine, Recipe
 from offline_eval.policies.values import Implicit
 from offline_eval.report.tables import columns, interval, number
@@ -37,10 +44,10 @@ from offline_eval.stats import mean_interval
 
 SELECTION_EPISODES, FRESH_EPISODES = 20_000, 30_000
 GRIDS: dict[str, dict[float, Extraction]] = {
-    "AWR": {t: AWR(inverse_temperature=t, scale=AdvantageSpread()) for t in (0.1, 0.3, 1.0, 3.0)},
-    "DDPG+BC": {c: DDPGBC(bc_coef=c, scale=AdvantageSpread()) for c in (1.0, 3.0, 10.0, 30.0)},
-    "SfBC": {n: BestOfN(int(n)) for n in (2, 4, 16, 64)},
-    "BC": {0.0: BC()},
+    "AWR": {t: AWRExtraction(inverse_temperature=t, scale=AdvantageSpread()) for t in (0.1, 0.3, 1.0, 3.0)},
+    "DDPG+BC": {c: DDPGBCExtraction(bc_coef=c, scale=AdvantageSpread()) for c in (1.0, 3.0, 10.0, 30.0)},
+    "SfBC": {n: BestOfNExtraction(int(n)) for n in (2, 4, 16, 64)},
+    "BC": {0.0: BCExtraction()},
 }
 ACTORS = {"AWR": Gaussian(), "DDPG+BC": Deterministic(), "SfBC": StateGaussian(), "BC": Deterministic()}
 
@@ -50,7 +57,7 @@ def critic(seed: int, dataset: Dataset, arguments: argparse.Namespace) -> Offlin
     if arguments.critics:
         return OfflineAlgorithm.load(arguments.critics[seed], device="cpu")
     net_arch = numbers(arguments.net_arch, int, "--net-arch")
-    recipe = Recipe(Implicit(0.7), BC(), actor_schedule=Cosine())
+    recipe = Recipe(Implicit(0.7), BCExtraction(), actor_schedule=Cosine())
     model = OfflineAlgorithm(recipe, seed=seed, policy_kwargs={"net_arch": net_arch}, device="cpu")
     return model.fit_value(dataset, arguments.value_steps)
 

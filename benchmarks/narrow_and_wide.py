@@ -25,7 +25,7 @@ from verdict_learned import UPDATES, Cell, Trained, awr, ddpg_bc
 from offline_eval.diagnosis import diagnose
 from offline_eval.measurement.action_rank import ActionTrial
 from offline_eval.measurement.plan import MeasurementPlan
-from offline_eval.policies.extraction import BC, Extraction
+from offline_eval.policies.extraction import BCExtraction, Extraction
 from offline_eval.problems import MazeProblem
 
 DATA: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ DATA: dict[str, dict[str, Any]] = {
     "narrow, good": {"breadth": 0.0, "optimal": True},
     "wide, poor": {"breadth": 1.0},
 }
-EXTRACTIONS: dict[str, Extraction] = {"bc": BC(), "iql": awr(3.0), "iql_ddpg_bc": ddpg_bc(2.0)}
+EXTRACTIONS: dict[str, Extraction] = {"bc": BCExtraction(), "iql": awr(3.0), "iql_ddpg_bc": ddpg_bc(2.0)}
 TRIAL = ActionTrial(num_states=10, num_rollouts=2, num_each=1, longest=50)
 MEASURED = replace(PLAN, measure=MeasurementPlan(longest=50, ceiling_windows=4, num_states=1000, trial=TRIAL))
 

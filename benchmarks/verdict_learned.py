@@ -30,7 +30,7 @@ from offline_eval.datasets import Dataset
 from offline_eval.diagnosis.diagnosis import diagnose
 from offline_eval.diagnosis.rollout_search import TruthPlan
 from offline_eval.policies import OfflineAlgorithm, Recipe
-from offline_eval.policies.extraction import AWR, BC, DDPGBC, AdvantageSpread, Extraction
+from offline_eval.policies.extraction import AdvantageSpread, AWRExtraction, BCExtraction, DDPGBCExtraction, Extraction
 from offline_eval.policies.networks import LayerNormReLU
 from offline_eval.policies.transforms import Standardize
 from offline_eval.policies.values import Implicit
@@ -44,14 +44,14 @@ LEARNED_PLAN = replace(PLAN, episodes=50, truth=TruthPlan(num_starts=50))
 SEEN = 0.25  # a policy with a hole saw the trajectories that start above it
 
 
-def ddpg_bc(bc_coef: float) -> DDPGBC:
+def ddpg_bc(bc_coef: float) -> DDPGBCExtraction:
     """In units of the advantage's spread."""
-    return DDPGBC(bc_coef, AdvantageSpread())
+    return DDPGBCExtraction(bc_coef, AdvantageSpread())
 
 
-def awr(inverse_temperature: float) -> AWR:
+def awr(inverse_temperature: float) -> AWRExtraction:
     """Likewise."""
-    return AWR(inverse_temperature, scale=AdvantageSpread())
+    return AWRExtraction(inverse_temperature, scale=AdvantageSpread())
 
 
 class Trained:
@@ -119,12 +119,12 @@ class Cell:
 CELLS = {
     "critic of 300 updates": Cell("value", "maze", ddpg_bc(0.6), updates=300),
     "critic of 1000 updates": Cell("value", "maze", ddpg_bc(0.6), updates=1000),
-    "behaviour cloning": Cell("extraction", "maze", BC()),
+    "behaviour cloning": Cell("extraction", "maze", BCExtraction()),
     "weak AWR": Cell("extraction", "maze", awr(1.0)),
     "hole, AWR": Cell("generalisation", "maze", awr(3.0), holed=True),
     "hole, DDPG+BC": Cell("generalisation", "maze", ddpg_bc(2.0), holed=True),
     "DDPG+BC": Cell("none", "maze", ddpg_bc(6.0)),
-    "carts, BC": Cell("extraction", "carts", BC()),
+    "carts, BC": Cell("extraction", "carts", BCExtraction()),
     "carts, DDPG+BC": Cell("none", "carts", ddpg_bc(2.0)),
     "carts, AWR": Cell("none", "carts", awr(3.0)),
 }

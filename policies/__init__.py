@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offline_eval.lazy import lazy_names
+from offline_eval.policies.recipe_names import CONSTRUCTORS
 
 _HOME = {
     "load_sb3": "loading",
@@ -23,6 +24,7 @@ _HOME = {
     "RECIPES": "recipes",
     "Recipe": "recipes",
     "recipe_of": "recipes",
+    **dict.fromkeys(CONSTRUCTORS.values(), "algorithms"),
 }
 
 __all__ = list(_HOME)
@@ -30,6 +32,15 @@ __all__ = list(_HOME)
 if TYPE_CHECKING:
     from offline_eval.policies.actor_views import actor_of as actor_of
     from offline_eval.policies.algorithm import OfflineAlgorithm as OfflineAlgorithm
+    from offline_eval.policies.algorithms import AWR as AWR
+    from offline_eval.policies.algorithms import BC as BC
+    from offline_eval.policies.algorithms import DDPGBC as DDPGBC
+    from offline_eval.policies.algorithms import IQL as IQL
+    from offline_eval.policies.algorithms import IQLDDPGBC as IQLDDPGBC
+    from offline_eval.policies.algorithms import TD3BC as TD3BC
+    from offline_eval.policies.algorithms import IQLSfBC as IQLSfBC
+    from offline_eval.policies.algorithms import OneStepAWR as OneStepAWR
+    from offline_eval.policies.algorithms import OneStepDDPGBC as OneStepDDPGBC
     from offline_eval.policies.critics import QCritic as QCritic
     from offline_eval.policies.critics import critic_of as critic_of
     from offline_eval.policies.fingerprint import weights_hash as weights_hash

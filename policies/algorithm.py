@@ -143,7 +143,8 @@ class OfflineAlgorithm(OfflineBase):
         """
         extraction = self.recipe.extraction
         if extraction is None:
-            raise InputError("recipe", "must have an extraction", self.recipe, "with_extraction(AWR()) gives it one")
+            way_out = "with_extraction(AWRExtraction()) gives it one"
+            raise InputError("recipe", "must have an extraction", self.recipe, way_out)
         if extraction.needs_value and "value" not in self.fingerprints:
             raise InputError("model", "must have learned a value", bare("an untrained one"), "call fit_value first")
         parts = policy_parts(self.recipe)
@@ -152,7 +153,9 @@ class OfflineAlgorithm(OfflineBase):
     def with_extraction(
         self, extraction: Extraction, actor: ActorRule | None = None, seed: int | None = None
     ) -> OfflineAlgorithm:
-        """The same value under a new, untrained policy: `model.with_extraction(DDPGBC()).extract(dataset, 1000)`.
+        """The same value under a new, untrained policy.
+
+        `model.with_extraction(DDPGBCExtraction()).extract(dataset, 1000)` then trains it.
 
         Args:
             extraction: how the policy is read out.
@@ -161,7 +164,7 @@ class OfflineAlgorithm(OfflineBase):
         """
         recipe = replace(self.recipe, extraction=extraction, actor=self.recipe.actor if actor is None else actor)
         words = {**constructor_words(self), "seed": self.run_seed if seed is None else seed}
-        other = type(self)(recipe, None, **words, device=self.device)
+        other = OfflineAlgorithm(recipe, None, **words, device=self.device)
         other._take_spaces(self.observation_space, self.action_space)
         other.assumed_action_space = self.assumed_action_space
         for name in ("critic", "target_critic", "value"):
@@ -223,7 +226,7 @@ class OfflineAlgorithm(OfflineBase):
         if self.recipe.extraction is None or rule is None or rule.needs_next_actions:
             raise InputError(
                 "recipe", "must learn a policy from a value that new steps improve", self.recipe,
-                "Recipe(Implicit(), AWR()) does, for example; fit learns this one from data",
+                "Recipe(Implicit(), AWRExtraction()) does, for example; fit learns this one from data",
             )  # fmt: skip
         if is_stub(self.env):
             raise InputError("env", "must be given to learn online", None, "OfflineAlgorithm(recipe, env) or set_env")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -338,12 +338,17 @@ class OfflineBase(OffPolicyAlgorithm):
         return model
 
     @classmethod
+    def _of_recipe(cls, recipe: Recipe, device: th.device | str, words: Mapping[str, Any]) -> Self:
+        """An untrained one, told again what the constructor of a saved one was told."""
+        return cls(recipe, None, **words, device=device)
+
+    @classmethod
     def _of(
         cls, saved: SavedAlgorithm, device: th.device | str, recipe: Recipe | None, changed: dict[str, Any]
     ) -> Self:
         words = saved.words
         chosen = recipe_from_json(words["recipe"]) if recipe is None else recipe
-        model = cls(chosen, None, **words_from_json(words["constructor"], changed), device=device)
+        model = cls._of_recipe(chosen, device, words_from_json(words["constructor"], changed))
         model.run_seed = int(words["run_seed"])
         spaces_of_file = space_from_json(words["observation_space"]), space_from_json(words["action_space"])
         with AllocationLimit(saved.states["policy"].values()):

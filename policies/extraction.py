@@ -107,7 +107,7 @@ def advantage_weight(advantages: Tensor, inverse_temperature: float, max_weight:
 
 
 @dataclass(frozen=True)
-class BC(Extraction):
+class BCExtraction(Extraction):
     """Behaviour cloning: the data's actions, all alike."""
 
     needs_value: ClassVar[bool] = False
@@ -119,7 +119,7 @@ class BC(Extraction):
 
 
 @dataclass(frozen=True)
-class AWR(Extraction):
+class AWRExtraction(Extraction):
     """Advantage-weighted regression: the data's actions, the better ones more.
 
     Args:
@@ -150,7 +150,7 @@ class AWR(Extraction):
 
 
 @dataclass(frozen=True)
-class DDPGBC(Extraction):
+class DDPGBCExtraction(Extraction):
     """Ascend the smallest critic at the actor's mode, and stay near the data: OGBench's `ddpgbc`.
 
     Args:
@@ -175,7 +175,7 @@ class DDPGBC(Extraction):
 
 
 @dataclass(frozen=True)
-class TD3BC(Extraction):
+class TD3BCExtraction(Extraction):
     """TD3+BC's actor loss as published: -q_coef * Q1 / mean |Q1| + mean squared error (over batch and dimensions).
 
     Args:
@@ -198,7 +198,7 @@ class TD3BC(Extraction):
 
 
 @dataclass(frozen=True)
-class BestOfN(BC):
+class BestOfNExtraction(BCExtraction):
     """SfBC: clone the data, then act with the best of N samples of the clone, by the smallest target critic.
 
     The deterministic action ranks one fixed set of noise in every state. Larger N trust the critic more.

@@ -1,8 +1,8 @@
 """Recipes: an algorithm is a value rule, an extraction and an actor; the well-known ones have names.
 
 >>> recipe_of("iql").extraction
-AWR(inverse_temperature=3.0, max_weight=100.0, scale=Unscaled())
->>> Recipe(Implicit(expectile=0.9), DDPGBC(bc_coef=1.0, scale=AdvantageSpread())).value.expectile
+AWRExtraction(inverse_temperature=3.0, max_weight=100.0, scale=Unscaled())
+>>> Recipe(Implicit(expectile=0.9), DDPGBCExtraction(bc_coef=1.0, scale=AdvantageSpread())).value.expectile
 0.9
 """
 
@@ -17,26 +17,24 @@ from typing import Any, Protocol
 
 from offline_eval.checks import check_whole
 from offline_eval.errors import InputError, bare
+from offline_eval.policies import actors, extraction, transforms, values
 from offline_eval.policies.actors import (
     ActorRule,
     Deterministic,
-    FixedGaussian,
     Gaussian,
     StateGaussian,
-    TanhGaussian,
 )
 from offline_eval.policies.extraction import (
-    AWR,
-    BC,
-    DDPGBC,
-    TD3BC,
     AdvantageSpread,
-    BestOfN,
+    AWRExtraction,
+    BCExtraction,
+    BestOfNExtraction,
+    DDPGBCExtraction,
     Extraction,
-    MeanAbsoluteQ,
-    Unscaled,
+    TD3BCExtraction,
 )
-from offline_eval.policies.transforms import ObservationTransform, Raw, ReturnRange, RewardTransform, Standardize
+from offline_eval.policies.recipe_names import RECIPE_NAMES
+from offline_eval.policies.transforms import ObservationTransform, Raw, RewardTransform, Standardize
 from offline_eval.policies.values import ActorCritic, FittedQ, Implicit, OneStep, Penalty, ValueRule
 from offline_eval.provenance import recipe as as_plain_data
 
@@ -113,7 +111,7 @@ class Recipe:
 
 _KINDS_OF_PARTS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("value", (ValueRule, NoneType), "Implicit(), for example; recipe_of(name) gives a recipe by its name"),
-    ("extraction", (Extraction, NoneType), "AWR(), for example; recipe_of(name) gives a recipe by its name"),
+    ("extraction", (Extraction, NoneType), "AWRExtraction(), for example; recipe_of(name) gives a recipe by its name"),
     ("actor", (ActorRule,), "Deterministic(), for example"),
     ("penalties", (tuple,), "(), for example"),
     ("observations", (ObservationTransform,), "Raw(), for example"),
@@ -124,7 +122,7 @@ _KINDS_OF_PARTS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 
 def bc() -> Recipe:
     """Behaviour cloning with a deterministic actor, mean squared error; no critic."""
-    return Recipe(None, BC())
+    return Recipe(None, BCExtraction())
 
 
 def awr() -> Recipe:
@@ -132,7 +130,7 @@ def awr() -> Recipe:
 
     Weights exp(A / sd(A)), at most 20, as the paper's code; its returns are replaced by Q - V at expectile 0.5.
     """
-    extraction = AWR(inverse_temperature=1.0, max_weight=20.0, scale=AdvantageSpread())
+    extraction = AWRExtraction(inverse_temperature=1.0, max_weight=20.0, scale=AdvantageSpread())
     return Recipe(Implicit(expectile=0.5), extraction, actor=Gaussian())
 
 
@@ -143,17 +141,17 @@ def iql() -> Recipe:
     code multiplies locomotion rewards by 1000 / (range of returns): `rewards=ReturnRange()`; not on by default, since
     it needs trajectories of different returns.
     """
-    return Recipe(Implicit(0.7), AWR(3.0), actor=Gaussian(), actor_schedule=Cosine())
+    return Recipe(Implicit(0.7), AWRExtraction(3.0), actor=Gaussian(), actor_schedule=Cosine())
 
 
 def iql_ddpg_bc() -> Recipe:
     """IQL's value with DDPG+BC (the bottleneck study; ogbench gciql.py: expectile 0.9, bc_coef 0.3, Q / mean |Q|)."""
-    return Recipe(Implicit(0.9), DDPGBC(0.3))
+    return Recipe(Implicit(0.9), DDPGBCExtraction(0.3))
 
 
 def iql_sfbc() -> Recipe:
     """IQL's value, acting with the best of 32 samples of a Gaussian clone (N of IFQL, seohongpark/fql)."""
-    return Recipe(Implicit(0.9), BestOfN(32), actor=StateGaussian())
+    return Recipe(Implicit(0.9), BestOfNExtraction(32), actor=StateGaussian())
 
 
 def onestep() -> Recipe:
@@ -161,22 +159,22 @@ def onestep() -> Recipe:
 
     onestep-rl's networks are two layers of 1024, its learning rate 1e-4 and its batch 512: constructor words.
     """
-    return Recipe(OneStep(), AWR(3.0), actor=Gaussian())
+    return Recipe(OneStep(), AWRExtraction(3.0), actor=Gaussian())
 
 
 def onestep_ddpg_bc() -> Recipe:
     """SARSA's value with DDPG+BC, the study's third pair; bc_coef and scale as OGBench."""
-    return Recipe(OneStep(), DDPGBC(0.3))
+    return Recipe(OneStep(), DDPGBCExtraction(0.3))
 
 
 def ddpg_bc() -> Recipe:
     """TD3's value of the learned policy with OGBench's DDPG+BC: the smallest critic, density summed over dimensions."""
-    return Recipe(ActorCritic(), DDPGBC(0.3), policy_delay=2)
+    return Recipe(ActorCritic(), DDPGBCExtraction(0.3), policy_delay=2)
 
 
 def td3_bc() -> Recipe:
     """TD3+BC (Fujimoto and Gu 2021; sfujim/TD3_BC): alpha 2.5, policy delay 2, standardised observations."""
-    return Recipe(ActorCritic(0.2, 0.5), TD3BC(2.5), observations=Standardize(1e-3), policy_delay=2)
+    return Recipe(ActorCritic(0.2, 0.5), TD3BCExtraction(2.5), observations=Standardize(1e-3), policy_delay=2)
 
 
 def fqe() -> Recipe:
@@ -184,9 +182,7 @@ def fqe() -> Recipe:
     return Recipe(FittedQ(), None)
 
 
-RECIPES = {make.__name__: make for make in (
-    bc, awr, iql, iql_ddpg_bc, iql_sfbc, onestep, onestep_ddpg_bc, ddpg_bc, td3_bc, fqe,
-)}  # fmt: skip
+RECIPES: dict[str, Callable[[], Recipe]] = {name: globals()[name] for name in RECIPE_NAMES}
 """Every named recipe; call one to get it."""
 
 
@@ -252,12 +248,16 @@ def _as_type(present: Any, value: Any, path: str) -> Any:
         raise InputError("set", f"must be given a {type(present).__name__} for {path}", value) from error
 
 
-PARTS = {part.__name__: part for part in (
-    ActorCritic, FittedQ, Implicit, OneStep, AWR, BC, DDPGBC, TD3BC, BestOfN, Unscaled, MeanAbsoluteQ,
-    AdvantageSpread, Deterministic, FixedGaussian, Gaussian, StateGaussian, TanhGaussian, Raw, Standardize, ReturnRange,
-    Constant, Cosine, Recipe,
-)}  # fmt: skip
-"""The classes that a file may name."""
+PARTS = {
+    name: part
+    for module in (values, extraction, actors, transforms)
+    for name, part in vars(module).items()
+    if is_dataclass(part) and isinstance(part, type) and part.__module__ == module.__name__
+} | {part.__name__: part for part in (Constant, Cosine, Recipe)}
+"""The classes that a file may name: every rule, extraction, actor and transform of this package."""
+
+_FORMER_NAMES = {name: f"{name}Extraction" for name in ("AWR", "BC", "DDPGBC", "TD3BC", "BestOfN")}
+"""What files of earlier versions call a part."""
 
 
 def recipe_to_json(recipe: Recipe) -> Any:
@@ -282,7 +282,8 @@ def _from_json(data: Any) -> Any:
         return tuple(_from_json(item) for item in data)
     if not isinstance(data, Mapping):
         return data
-    own = PARTS.get(str(data.get("name")))
+    name = str(data.get("name"))
+    own = PARTS.get(_FORMER_NAMES.get(name, name))
     if own is None:
         raise InputError(
             "recipe", "must be made of parts that this package knows", data.get("name"), "give `recipe` when loading"

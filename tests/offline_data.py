@@ -8,12 +8,12 @@ import torch as th
 
 from offline_eval.datasets.arrays import from_arrays
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import DDPGBC
+from offline_eval.policies.extraction import DDPGBCExtraction
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.transforms import ReturnRange, Standardize
 from offline_eval.policies.values import Implicit
 
-STANDARDIZED = Recipe(Implicit(0.9), DDPGBC(), observations=Standardize(), rewards=ReturnRange(10.0))
+STANDARDIZED = Recipe(Implicit(0.9), DDPGBCExtraction(), observations=Standardize(), rewards=ReturnRange(10.0))
 
 
 def pendulum_data(steps=320, seed=0):

@@ -24,13 +24,13 @@ from offline_eval.policies.actors import (
 )
 from offline_eval.policies.adam import Adam
 from offline_eval.policies.extraction import (
-    AWR,
-    BC,
-    DDPGBC,
-    TD3BC,
     AdvantageSpread,
-    BestOfN,
+    AWRExtraction,
+    BCExtraction,
+    BestOfNExtraction,
+    DDPGBCExtraction,
     MeanAbsoluteQ,
+    TD3BCExtraction,
     Unscaled,
     advantage_weight,
     ascend,
@@ -274,7 +274,7 @@ def test_awr_by_hand():
         v=tensor(2.0, 10.0),
         mode=th.tensor([[0.0], [1.0]]),
     )
-    loss, metrics = AWR(inverse_temperature=1.0, max_weight=3.0).loss(at_hand)
+    loss, metrics = AWRExtraction(inverse_temperature=1.0, max_weight=3.0).loss(at_hand)
     weights = np.array([3.0, math.exp(-1)])
     assert loss.item() == pytest.approx((3.0 * 0.125 + math.exp(-1) * 0.5) / 2)
     assert metrics["actor/effective_sample_share"].item() == pytest.approx(weights.mean() ** 2 / (weights**2).mean())
@@ -286,10 +286,10 @@ def test_ddpg_bc_by_hand():
         Implicit(), qs=th.tensor([[2.0, 5.0], [3.0, -4.0]]), target_qs=th.tensor([[4.0, 9.0]]), v=tensor(2.0, 10.0),
         mode=th.tensor([[0.0], [1.0]]),
     )  # fmt: skip
-    assert DDPGBC(0.3).loss(at_hand)[0].item() == pytest.approx(1 / 3 + 0.3 * 0.3125)
-    assert DDPGBC(0.3, Unscaled()).loss(at_hand)[0].item() == pytest.approx(1 + 0.3 * 0.3125)
+    assert DDPGBCExtraction(0.3).loss(at_hand)[0].item() == pytest.approx(1 / 3 + 0.3 * 0.3125)
+    assert DDPGBCExtraction(0.3, Unscaled()).loss(at_hand)[0].item() == pytest.approx(1 + 0.3 * 0.3125)
     # Advantages 2 and -1: their standard deviation is 3 / sqrt(2).
-    by_spread = DDPGBC(0.3, AdvantageSpread()).loss(at_hand)[0].item()
+    by_spread = DDPGBCExtraction(0.3, AdvantageSpread()).loss(at_hand)[0].item()
     assert by_spread == pytest.approx(math.sqrt(2) / 3 + 0.3 * 0.3125)
 
 
@@ -298,7 +298,7 @@ def test_td3_bc_by_hand():
     at_hand = constant_step(
         ActorCritic(), qs=th.tensor([[2.0, 5.0], [3.0, -4.0]]), target_qs=None, mode=th.tensor([[0.0], [1.0]])
     )  # fmt: skip
-    assert TD3BC(2.5).loss(at_hand)[0].item() == pytest.approx(-2.5 + 0.625)
+    assert TD3BCExtraction(2.5).loss(at_hand)[0].item() == pytest.approx(-2.5 + 0.625)
 
 
 def test_actor_critic_smooths_clips_and_stays_in_the_box():
@@ -320,7 +320,7 @@ def test_best_of_n_takes_the_highest_score_of_each_row():
     pi = Normal(th.tensor([[0.0], [0.1]]), th.tensor(0.0))
     noise = th.tensor([[[0.1], [0.5], [-0.3]], [[0.2], [-0.4], [0.6]]])  # (batch, num_samples, action_dim)
     # Prefers small actions in the first state, large ones in the second.
-    chosen = BestOfN(3).act(pi, th.tensor([[-1.0], [1.0]]), noise, lambda o, a: (o * a)[:, 0])
+    chosen = BestOfNExtraction(3).act(pi, th.tensor([[-1.0], [1.0]]), noise, lambda o, a: (o * a)[:, 0])
     assert chosen.flatten().tolist() == pytest.approx([-0.3, 0.7])
 
 
@@ -335,9 +335,9 @@ def test_expectile_half_is_half_the_mean_squared_error():
 def test_td3_bc_and_ddpg_bc_have_the_same_gradient():
     # facts: dividing TD3+BC by 2.5 gives DDPG+BC at bc_coef = 0.8 / |A|, where both read the same critic.
     td3, ddpg = step(n_critics=1), step(n_critics=1)
-    mine = gradients(lambda: TD3BC(2.5).loss(td3)[0], td3.networks.parameters["actor"])
+    mine = gradients(lambda: TD3BCExtraction(2.5).loss(td3)[0], td3.networks.parameters["actor"])
     theirs = gradients(
-        lambda: DDPGBC(0.8 / ACTION_DIM, MeanAbsoluteQ()).loss(ddpg)[0],
+        lambda: DDPGBCExtraction(0.8 / ACTION_DIM, MeanAbsoluteQ()).loss(ddpg)[0],
         ddpg.networks.parameters["actor"],
     )
     for one, other in zip(mine, theirs, strict=True):
@@ -348,8 +348,8 @@ def test_td3_bc_and_ddpg_bc_have_the_same_gradient():
 def test_a_unit_gaussian_clones_like_a_deterministic_actor():
     fixed = step(FixedGaussian(1.0))
     deterministic = step()
-    mine = gradients(lambda: BC().loss(fixed)[0], fixed.networks.parameters["actor"])
-    theirs = gradients(lambda: BC().loss(deterministic)[0], deterministic.networks.parameters["actor"])
+    mine = gradients(lambda: BCExtraction().loss(fixed)[0], fixed.networks.parameters["actor"])
+    theirs = gradients(lambda: BCExtraction().loss(deterministic)[0], deterministic.networks.parameters["actor"])
     for one, other in zip(mine, theirs, strict=True):
         th.testing.assert_close(one, other)
 
@@ -357,13 +357,13 @@ def test_a_unit_gaussian_clones_like_a_deterministic_actor():
 @pytest.mark.parametrize("actor", [Deterministic(), Gaussian(), StateGaussian(), TanhGaussian()])
 def test_awr_at_zero_temperature_is_behaviour_cloning(actor):
     at_hand = step(actor)
-    awr = AWR(inverse_temperature=0.0).loss(at_hand)[0]
-    assert awr.item() == pytest.approx(BC().loss(at_hand)[0].item())
+    awr = AWRExtraction(inverse_temperature=0.0).loss(at_hand)[0]
+    assert awr.item() == pytest.approx(BCExtraction().loss(at_hand)[0].item())
 
 
 def test_ddpg_bc_without_bc_is_plain_ddpg():
     at_hand = step()
-    loss = DDPGBC(0.0, Unscaled()).loss(at_hand)[0]
+    loss = DDPGBCExtraction(0.0, Unscaled()).loss(at_hand)[0]
     q = at_hand.networks.qs(at_hand.batch.observations, at_hand.networks.pi(at_hand.batch.observations).mode)
     assert loss.item() == pytest.approx(-q.amin(0).mean().item())
 
@@ -411,7 +411,14 @@ def test_layer_norm_relu_ignores_the_scale_of_its_input():
 # ------------------------------------------------------------------------------------------------ the whole update
 
 VALUES = [OneStep(), Implicit(), ActorCritic(), FittedQ()]
-EXTRACTIONS = [BC(), AWR(), AWR(scale=AdvantageSpread()), DDPGBC(), DDPGBC(scale=AdvantageSpread()), TD3BC()]
+EXTRACTIONS = [
+    BCExtraction(),
+    AWRExtraction(),
+    AWRExtraction(scale=AdvantageSpread()),
+    DDPGBCExtraction(),
+    DDPGBCExtraction(scale=AdvantageSpread()),
+    TD3BCExtraction(),
+]
 ACTORS = [Deterministic(), FixedGaussian(0.5), Gaussian(), StateGaussian(), TanhGaussian()]
 
 
@@ -423,7 +430,7 @@ def learner(recipe, seed=0):
 
 PAIRS = [
     (extraction, actor)
-    for extraction in [*EXTRACTIONS, BestOfN(4)]
+    for extraction in [*EXTRACTIONS, BestOfNExtraction(4)]
     for actor in ACTORS
     if not (extraction.ranks_candidates and actor == DETERMINISTIC)  # refused: its samples are all the same
 ]
@@ -440,7 +447,7 @@ def test_every_value_goes_with_every_extraction_and_actor(rule, extraction, acto
     assert th.isfinite(loss)
     expected = {"actor", "critic", "target_actor", "target_critic"} | ({"value"} if rule.trains_v else set())
     # A spread is trained by a density; TD3+BC has none, and the others read none of a fixed one.
-    if before["spread"] and not isinstance(extraction, TD3BC):
+    if before["spread"] and not isinstance(extraction, TD3BCExtraction):
         expected.add("spread")
     changed = {
         name for name, group in before.items()
@@ -451,7 +458,7 @@ def test_every_value_goes_with_every_extraction_and_actor(rule, extraction, acto
 
 def test_one_backward_pass_gives_each_part_its_own_gradient():
     # The policy's loss must not reach the critics, nor the critics' loss the policy.
-    recipe = Recipe(ActorCritic(), DDPGBC())
+    recipe = Recipe(ActorCritic(), DDPGBCExtraction())
     together = learner(recipe)
     parts = [*value_parts(recipe), *policy_parts(recipe)]
     at_hand = together.step(batch(), th.zeros(BATCH, ACTION_DIM))
@@ -467,7 +474,7 @@ def test_one_backward_pass_gives_each_part_its_own_gradient():
 
 
 def test_the_delayed_policy_and_the_targets_move_every_second_step():
-    recipe = Recipe(ActorCritic(), TD3BC(), policy_delay=2)
+    recipe = Recipe(ActorCritic(), TD3BCExtraction(), policy_delay=2)
     at_hand = learner(recipe)
     parts = [*value_parts(recipe), *policy_parts(recipe)]
     before = [at_hand.parameters[name][0].detach().clone() for name in ("actor", "target_critic")]
@@ -480,7 +487,7 @@ def test_the_delayed_policy_and_the_targets_move_every_second_step():
 
 
 def test_targets_take_over_tau_of_the_new_parameters():
-    recipe = Recipe(Implicit(), BC())
+    recipe = Recipe(Implicit(), BCExtraction())
     at_hand = learner(recipe)
     old = at_hand.parameters["target_critic"][0].clone()
     at_hand.update(batch(), None, 1, value_parts(recipe))
@@ -507,7 +514,7 @@ def test_adam_is_torch_s_adam_whatever_the_layout_of_a_gradient():
 
 def test_the_loss_stacks_along_a_run_axis():
     # A later version trains many runs at once: the gradient must be a pure function that torch.func can map.
-    recipe = Recipe(Implicit(), AWR(), actor=Gaussian())
+    recipe = Recipe(Implicit(), AWRExtraction(), actor=Gaussian())
     parts = [*value_parts(recipe), *policy_parts(recipe)]
     runs = [parameters(recipe.actor, seed=seed) for seed in (0, 1)]
     stacked = {name: [th.stack(group) for group in zip(*(run[name] for run in runs), strict=True)] for name in runs[0]}
@@ -533,7 +540,7 @@ def test_a_user_rule_is_ten_lines_and_works_with_an_extraction():
         def next_value(self, step):
             return step.networks.target_qs(step.batch.next_observations, step.batch.next_actions).mean(0)
 
-    at_hand = learner(Recipe(MyRule(), AWR()))
+    at_hand = learner(Recipe(MyRule(), AWRExtraction()))
     assert th.isfinite(at_hand.update(batch(), None, 1, value_parts(at_hand.recipe))[0])
     with pytest.raises(InputError, match="give `recipe` when loading"):
         recipe_from_json(recipe_to_json(at_hand.recipe))

@@ -23,7 +23,7 @@ from offline_eval.errors import DatasetError, InputError, NonFiniteLoss, SpaceEr
 from offline_eval.policies import load_sb3
 from offline_eval.policies.actors import Gaussian, StateGaussian, TanhGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import AWR, BC, DDPGBC, BestOfN
+from offline_eval.policies.extraction import AWRExtraction, BCExtraction, BestOfNExtraction, DDPGBCExtraction
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.sampling import BufferRows, DatasetRows, Sampler, Transform
 from offline_eval.policies.values import ActorCritic, FittedQ, Implicit, OneStep
@@ -138,8 +138,8 @@ def test_it_acts_in_the_environment_s_units_and_one_by_one_as_in_a_batch(dataset
 
 
 def test_best_of_n_is_worth_more_to_its_critic_than_one_sample(dataset):
-    model = algorithm(Recipe(Implicit(), BestOfN(16), actor=Gaussian())).fit(dataset, 100)
-    single = algorithm(Recipe(Implicit(), BestOfN(1), actor=Gaussian()))
+    model = algorithm(Recipe(Implicit(), BestOfNExtraction(16), actor=Gaussian())).fit(dataset, 100)
+    single = algorithm(Recipe(Implicit(), BestOfNExtraction(1), actor=Gaussian()))
     single.fit(dataset, 1).set_parameters(model.get_parameters())
     worth = []
     for chooser in (model, single):
@@ -150,7 +150,7 @@ def test_best_of_n_is_worth_more_to_its_critic_than_one_sample(dataset):
 
 
 def test_the_policy_is_an_actor(dataset):
-    model = algorithm(Recipe(None, BC(), actor=StateGaussian())).fit(dataset, 3)
+    model = algorithm(Recipe(None, BCExtraction(), actor=StateGaussian())).fit(dataset, 3)
     observations = th.as_tensor(states(5))
     mean = model.policy.mean(observations)
     th.testing.assert_close(model.policy.sample(observations, th.zeros(5, 1)), mean)
@@ -167,7 +167,7 @@ def test_a_critic_alone_does_not_act(dataset, tiny_td3):
 
 
 def test_value_and_policy_can_be_learned_apart(dataset, other_dataset):
-    model = algorithm(Recipe(Implicit(), AWR()))
+    model = algorithm(Recipe(Implicit(), AWRExtraction()))
     model.fit_value(dataset, 5)
     after_value = numbers(model)
     model.extract(other_dataset, 5)
@@ -175,7 +175,7 @@ def test_value_and_policy_can_be_learned_apart(dataset, other_dataset):
     changed = {name for name in after_value if not th.equal(after_value[name], after_policy[name])}
     assert {name.partition(".")[0] for name in changed} == {"actor", "target_actor"}
     assert model.fingerprints == {"value": dataset.fingerprint, "policy": other_dataset.fingerprint}
-    fresh = numbers(algorithm(Recipe(Implicit(), AWR())).fit_value(dataset, 5))
+    fresh = numbers(algorithm(Recipe(Implicit(), AWRExtraction())).fit_value(dataset, 5))
     assert_same({n: v for n, v in fresh.items() if n[0] == "a"}, {n: v for n, v in after_value.items() if n[0] == "a"})
 
 
@@ -183,7 +183,11 @@ def test_several_policies_from_one_value(dataset):
     model = algorithm(STANDARDIZED).fit_value(dataset, 10)
     policies = [
         model.with_extraction(extraction, actor).extract(dataset, 10)
-        for extraction, actor in ((AWR(), Gaussian()), (DDPGBC(), None), (BestOfN(4), StateGaussian()))
+        for extraction, actor in (
+            (AWRExtraction(), Gaussian()),
+            (DDPGBCExtraction(), None),
+            (BestOfNExtraction(4), StateGaussian()),
+        )
     ]
     observations, actions = th.as_tensor(states(8)), th.zeros(8, 1)
     for policy in policies:
@@ -503,5 +507,5 @@ def test_a_vec_normalize_is_refused():
 
 
 def test_actor_critic_with_a_stochastic_actor_uses_its_mode(dataset):
-    model = algorithm(Recipe(ActorCritic(), DDPGBC(), actor=TanhGaussian())).fit(dataset, 3)
+    model = algorithm(Recipe(ActorCritic(), DDPGBCExtraction(), actor=TanhGaussian())).fit(dataset, 3)
     assert np.isfinite(model.last_metrics["critic/td_loss"])

@@ -21,7 +21,7 @@ from offline_eval.errors import AgentFileError, InputError, SpaceError
 from offline_eval.policies import load_sb3, weaken
 from offline_eval.policies.actors import StateGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import BestOfN
+from offline_eval.policies.extraction import BestOfNExtraction
 from offline_eval.policies.offline_policy import OfflinePolicy
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.values import FittedQ, Implicit
@@ -166,7 +166,7 @@ def test_inferred_bounds_that_differ_name_the_way_out_also_from_the_file(dataset
     model = algorithm().fit(without_spaces(dataset, 0.7), 3)
     model.save(tmp_path / "model.zip")
     loaded = OfflineAlgorithm.load(tmp_path / "model.zip", device="cpu")
-    value = model.with_extraction(BestOfN(4), StateGaussian())
+    value = model.with_extraction(BestOfNExtraction(4), StateGaussian())
     for refused in (
         lambda: model.set_env("Pendulum-v1"),
         lambda: loaded.set_env("Pendulum-v1"),
@@ -216,7 +216,7 @@ def test_learning_from_an_empty_buffer_after_load_is_warned_of(dataset, tmp_path
 # ------------------------------------------------------------------------------------------------ a policy's own file
 
 
-@pytest.mark.parametrize("recipe", ["td3_bc", "iql", Recipe(Implicit(), BestOfN(4), actor=StateGaussian())])
+@pytest.mark.parametrize("recipe", ["td3_bc", "iql", Recipe(Implicit(), BestOfNExtraction(4), actor=StateGaussian())])
 def test_a_policy_s_own_file_acts_the_same(dataset, tmp_path, recipe):
     model = algorithm(recipe).fit(dataset, 20)
     model.policy.save(tmp_path / "policy.pth")

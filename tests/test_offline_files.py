@@ -19,7 +19,7 @@ from offline_eval.errors import AgentFileError, CriticError, InputError, Storage
 from offline_eval.policies.actors import TanhGaussian
 from offline_eval.policies.algorithm import OfflineAlgorithm
 from offline_eval.policies.critics import critic_of
-from offline_eval.policies.extraction import AWR, BC
+from offline_eval.policies.extraction import AWRExtraction, BCExtraction
 from offline_eval.policies.networks import LayerNormReLU
 from offline_eval.policies.recipes import RECIPES, Recipe, recipe_of
 from offline_eval.policies.saving import MEMBER, is_offline_algorithm
@@ -33,7 +33,7 @@ TD3_MEMBERS = {
 FILES = {
     **{name: recipe_of(name) for name in RECIPES if name != "fqe"},
     "standardized": STANDARDIZED,
-    "tanh": Recipe(Implicit(), AWR(), actor=TanhGaussian()),
+    "tanh": Recipe(Implicit(), AWRExtraction(), actor=TanhGaussian()),
 }
 
 
@@ -177,7 +177,7 @@ def test_a_full_disk_keeps_the_former_file(dataset, tmp_path, monkeypatch):
 
 
 def test_a_user_s_recipe_is_given_again_when_loading(dataset, tmp_path):
-    class Mine(BC):
+    class Mine(BCExtraction):
         pass
 
     algorithm(Recipe(None, Mine())).fit(dataset, 3).save(tmp_path / "model.zip")

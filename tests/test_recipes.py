@@ -10,7 +10,13 @@ import torch as th
 
 from offline_eval.errors import InputError
 from offline_eval.policies.actors import FixedGaussian, Gaussian, Point
-from offline_eval.policies.extraction import AWR, BC, DDPGBC, TD3BC, BestOfN
+from offline_eval.policies.extraction import (
+    AWRExtraction,
+    BCExtraction,
+    BestOfNExtraction,
+    DDPGBCExtraction,
+    TD3BCExtraction,
+)
 from offline_eval.policies.recipes import (
     PARTS,
     RECIPES,
@@ -77,25 +83,25 @@ def test_set_field_refuses_what_is_not_there(path, value, message):
     ("make", "message"),
     [
         (lambda: Implicit(expectile=1.5), "`expectile` must lie between 0 and 1.*Received 1.5"),
-        (lambda: AWR(inverse_temperature=-1.0), "`inverse_temperature` must be a finite number >= 0"),
-        (lambda: AWR(max_weight=0.0), "`max_weight` must be a finite number > 0"),
-        (lambda: DDPGBC(bc_coef=-0.1), "`bc_coef` must be a finite number >= 0"),
-        (lambda: TD3BC(q_coef=-0.1), "`q_coef` must be a finite number >= 0"),
+        (lambda: AWRExtraction(inverse_temperature=-1.0), "`inverse_temperature` must be a finite number >= 0"),
+        (lambda: AWRExtraction(max_weight=0.0), "`max_weight` must be a finite number > 0"),
+        (lambda: DDPGBCExtraction(bc_coef=-0.1), "`bc_coef` must be a finite number >= 0"),
+        (lambda: TD3BCExtraction(q_coef=-0.1), "`q_coef` must be a finite number >= 0"),
         (lambda: ActorCritic(target_policy_noise=-0.1), "`target_policy_noise` must be a finite number >= 0"),
-        (lambda: BestOfN(0), "`num_samples` must be a whole number >= 1"),
+        (lambda: BestOfNExtraction(0), "`num_samples` must be a whole number >= 1"),
         (lambda: FixedGaussian(0.0), "`std` must be a finite number > 0"),
         (lambda: Gaussian(2.0, -5.0), "`log_std_min` must be < log_std_max"),
-        (lambda: Recipe(None, AWR()), "`value` must be a value rule"),
+        (lambda: Recipe(None, AWRExtraction()), "`value` must be a value rule"),
         (lambda: Recipe(None, None), "`value` must be a value rule"),
         (lambda: Recipe(ActorCritic(), None), "`extraction` must be given"),
-        (lambda: Recipe(Implicit(), BestOfN(8)), "`actor` must be stochastic"),
-        (lambda: Recipe(Implicit(), BC(), policy_delay=0), "`policy_delay` must be a whole number >= 1"),
+        (lambda: Recipe(Implicit(), BestOfNExtraction(8)), "`actor` must be stochastic"),
+        (lambda: Recipe(Implicit(), BCExtraction(), policy_delay=0), "`policy_delay` must be a whole number >= 1"),
         (lambda: Implicit("0.9"), "`expectile` must lie between 0 and 1.*Received '0.9'"),
         (lambda: Recipe("iql", "awr"), "`value` must be an instance of ValueRule. Received 'iql': .*recipe_of"),
-        (lambda: Recipe(Implicit(), AWR), "`extraction` must be an instance of Extraction"),
-        (lambda: Recipe(Implicit(), AWR(), actor="gaussian"), "`actor` must be an instance of ActorRule"),
-        (lambda: Recipe(Implicit(), AWR(), rewards=10.0), "`rewards` must be an instance of RewardTransform"),
-        (lambda: Recipe(Implicit(), AWR(), policy_delay=1.5), "`policy_delay` must be a whole number"),
+        (lambda: Recipe(Implicit(), AWRExtraction), "`extraction` must be an instance of Extraction"),
+        (lambda: Recipe(Implicit(), AWRExtraction(), actor="gaussian"), "`actor` must be an instance of ActorRule"),
+        (lambda: Recipe(Implicit(), AWRExtraction(), rewards=10.0), "`rewards` must be an instance of RewardTransform"),
+        (lambda: Recipe(Implicit(), AWRExtraction(), policy_delay=1.5), "`policy_delay` must be a whole number"),
         (lambda: Point(th.zeros(1, 1)).log_prob(th.zeros(1, 1)), "must be stochastic to have a density"),
     ],
 )  # fmt: skip

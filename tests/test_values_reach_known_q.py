@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from offline_eval.datasets.arrays import from_trajectories
 from offline_eval.policies.algorithm import OfflineAlgorithm
-from offline_eval.policies.extraction import BC, DDPGBC, Extraction, Unscaled
+from offline_eval.policies.extraction import BCExtraction, DDPGBCExtraction, Extraction, Unscaled
 from offline_eval.policies.recipes import Recipe
 from offline_eval.policies.transforms import ReturnRange, Standardize
 from offline_eval.policies.values import ActorCritic, FittedQ, Implicit, OneStep
@@ -134,12 +134,12 @@ def test_the_value_of_a_given_policy(linear_quadratic):
 
 def test_the_value_of_the_policy_that_is_learned(linear_quadratic):
     # The clone of the data policy is a = -K s, without its noise.
-    model = algorithm(Recipe(ActorCritic(0.0, 0.0), BC())).fit(linear_quadratic, 1500)
+    model = algorithm(Recipe(ActorCritic(0.0, 0.0), BCExtraction())).fit(linear_quadratic, 1500)
     assert linear_quadratic_error(model, linear_quadratic, K, 0.0) < 0.05
 
 
 def test_transforming_data_leaves_the_value_in_raw_units(linear_quadratic):
-    recipe = Recipe(ActorCritic(0.0, 0.0), BC(), observations=Standardize(), rewards=ReturnRange(30.0))
+    recipe = Recipe(ActorCritic(0.0, 0.0), BCExtraction(), observations=Standardize(), rewards=ReturnRange(30.0))
     model = algorithm(recipe).fit(linear_quadratic, 1500)
     assert linear_quadratic_error(model, linear_quadratic, K, 0.0) < 0.05
 
@@ -149,7 +149,7 @@ def test_following_q_finds_the_optimal_policy(linear_quadratic):
     for _ in range(200):  # Riccati
         gain = GAMMA * p * A * B / (C + GAMMA * p * B**2)
         p = 1 + C * gain**2 + GAMMA * p * (A - B * gain) ** 2
-    model = algorithm(Recipe(ActorCritic(0.0, 0.0), DDPGBC(0.0, Unscaled()))).fit(linear_quadratic, 2500)
+    model = algorithm(Recipe(ActorCritic(0.0, 0.0), DDPGBCExtraction(0.0, Unscaled()))).fit(linear_quadratic, 2500)
     states = np.linspace(-0.9, 0.9, 19, dtype=np.float32)[:, None]
     actions, _ = model.predict(states, deterministic=True)
     assert relative_error(actions, -gain * states) < 0.1
@@ -240,7 +240,7 @@ def test_terminated_and_truncated_differ_by_gamma_v(rule):
         ending = [trajectory([FIRST, SECOND], [0.0], [1.0], end)] * 100
         repeating = [trajectory([SECOND] * 5, [0.0] * 4, [2.0] * 4, "truncated")] * 50
         data = from_trajectories([*ending, *repeating], action_space=BOX)
-        model = algorithm(Recipe(rule, BC())).fit(data, 700)
+        model = algorithm(Recipe(rule, BCExtraction())).fit(data, 700)
         values[end], repeated = q_of(model, [FIRST, SECOND], [[0.0], [0.0]]).mean(0)
         assert repeated == pytest.approx(REPEATED, rel=0.02)
     assert values["terminated"] == pytest.approx(1.0, abs=0.1)

@@ -19,6 +19,7 @@ from offline_eval.cli.arguments import (
 )
 from offline_eval.cli.words import NEW_FOLDER
 from offline_eval.errors import InputError
+from offline_eval.policies.recipe_names import CONSTRUCTORS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,11 +33,7 @@ HELP = "train a recipe on a data set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument(
-        "recipe",
-        metavar="RECIPE",
-        help="bc, awr, iql, iql_ddpg_bc, iql_sfbc, onestep, onestep_ddpg_bc, ddpg_bc, td3_bc",
-    )
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(CONSTRUCTORS))
     add_training(parser, gradient_steps=100_000)
     parser.add_argument("--gamma", type=float, default=0.99, help="discount of each step (default: 0.99)")
     parser.add_argument(
