@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from offline_eval.lazy import lazy_names
-from offline_eval.policies.recipe_names import CONSTRUCTORS
 
 _HOME = {
     "load_sb3": "loading",
@@ -24,7 +23,15 @@ _HOME = {
     "RECIPES": "recipes",
     "Recipe": "recipes",
     "recipe_of": "recipes",
-    **dict.fromkeys(CONSTRUCTORS.values(), "algorithms"),
+    "BC": "algorithms",
+    "AWR": "algorithms",
+    "IQL": "algorithms",
+    "IQLDDPGBC": "algorithms",
+    "IQLSfBC": "algorithms",
+    "OneStepAWR": "algorithms",
+    "OneStepDDPGBC": "algorithms",
+    "DDPGBC": "algorithms",
+    "TD3BC": "algorithms",
 }
 
 __all__ = list(_HOME)

@@ -1,6 +1,6 @@
 """What the recipes are called: as a word of a command, and as the class that users of Stable-Baselines3 type.
 
-The one list of them, and apart from the recipes: help texts and lazy imports must not wait for torch.
+The one list of them, and apart from the recipes: help texts must not wait for torch.
 """
 
 from __future__ import annotations
