@@ -28,7 +28,19 @@ default_role = "code"  # docstrings write code between single backticks
 os.environ["COLUMNS"] = "80"  # argparse folds its help to the terminal
 
 
-ROOMS = ["episodes", "wrappers", "policies", "datasets", "diagnostics", "stats", "testing"]
+ROOMS = [
+    "episodes",
+    "diagnosis",
+    "measurement",
+    "steering",
+    "training",
+    "wrappers",
+    "policies",
+    "datasets",
+    "diagnostics",
+    "stats",
+    "testing",
+]
 """Packages with a page of their own."""
 
 
