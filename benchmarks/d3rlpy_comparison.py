@@ -1,6 +1,6 @@
 """What d3rlpy's IQL and TD3+BC reach on the data, networks and steps that ours had, by the same `evaluate`.
 
-    offline-eval train iql --dataset DATA --env ID --gradient-steps 20000 --seeds 3 --seed 1000 --out runs/iql
+    offline-eval train iql --dataset DATA --env ID --gradient-steps 20000 --seeds 3 --eval-seed 1000 --out runs/iql
     python benchmarks/d3rlpy_comparison.py DATA --env ID --ours iql=runs/iql td3_bc=runs/td3_bc \
         [--seeds 0,1,2] [--gradient-steps 20000] [--episodes 20] [--seed 1000] [--out d3rlpy]
 

@@ -383,7 +383,7 @@ FLAT = spaces.Box(-1, 1, (3,))
 @pytest.mark.parametrize(
     ("recipe", "observation_space", "action_space", "message"),
     [
-        ("ddpg_bc", FLAT, spaces.Discrete(3), "`action_space` must be a Box: DDPGBC learns continuous actions"),
+        ("ddpg_bc", FLAT, spaces.Discrete(3), "must be a Box: DDPGBCExtraction learns continuous actions"),
         ("iql", FLAT, spaces.MultiDiscrete([2, 3]), "`action_space` must be a Box"),
         ("iql", FLAT, spaces.Box(-np.inf, np.inf, (1,)), "`action_space` must be bounded"),
         ("iql", spaces.Dict({"a": FLAT, "b": FLAT}), FLAT, "a Dict of a, b: wrap the environment"),
@@ -398,7 +398,7 @@ def test_spaces_that_do_not_fit_are_refused_in_the_constructor(recipe, observati
 
 def test_discrete_actions_in_the_data_are_refused_in_fit():
     data = from_arrays(np.zeros((4, 3)), np.array([0, 1, 1, 0]), np.zeros(4), np.array([False, False, False, True]))
-    with pytest.raises(SpaceError, match="DDPGBC learns continuous actions"):
+    with pytest.raises(SpaceError, match="DDPGBCExtraction learns continuous actions"):
         algorithm("ddpg_bc", batch_size=2).fit(data, 3)
 
 

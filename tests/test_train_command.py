@@ -269,7 +269,7 @@ def test_discrete_actions_under_ddpg_bc_are_refused(capsys, tmp_path):
     data = rows(actions=np.arange(120) % 3, action_space=spaces.Discrete(3))
     path = save_dataset(data, tmp_path / "discrete.hdf5", "d4rl")
     err = refused(capsys, "train", "ddpg_bc", "--dataset", path, *SMALL, "--out", tmp_path / "out")
-    assert "must be a Box: DDPGBC learns continuous actions" in err
+    assert "must be a Box: DDPGBCExtraction learns continuous actions" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -453,3 +453,15 @@ def test_a_critic_asks_for_the_environment_where_the_bounds_of_actions_are_a_gue
     words = ["critic", str(sac_file), "--dataset", str(tmp_path / "wide.npz"), "--out", str(tmp_path / "q.zip")]
     assert main([*words, "--gradient-steps", "2", "--net-arch", "4", "--batch-size", "4"]) == 2
     assert "`--env` must be given, as the data set does not say the bounds of actions" in capsys.readouterr().err
+
+
+def test_the_seed_of_episodes_is_not_that_of_training(capsys, data_file, tmp_path):
+    words = ["train", "bc", "--dataset", data_file, "--gradient-steps", 2, *SMALL, "--env", "Pendulum-v1"]
+    words += ["--episodes", 2, "--step-limit", 3, "--out", tmp_path / "run", "--json"]
+    code, _, err = run(capsys, *words, "--seed", 7)
+    assert code == 2
+    assert "`--seed` must say which seed is meant. Received '7': --seeds N is for training, --eval-seed S" in err
+    code, _, err = run(capsys, *words, "--eval-seed", -1)
+    assert "`--eval-seed` must be >= 0. Received -1" in err
+    code, out, _ = run(capsys, *words, "--eval-seed", 7)
+    assert [row["seed"] for row in json.loads(out)["runs"][0]["evaluation"]["episodes"]] == [7, 8]

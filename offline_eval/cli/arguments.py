@@ -75,11 +75,17 @@ def resolve_environment(arguments: argparse.Namespace) -> None:
         arguments.env = configured(env, kwargs or (), wrappers or ())
 
 
-def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20) -> None:
-    """`--episodes`, `--seed`, `--stochastic`, `--step-limit` and those of `add_parallelism`: what is played."""
+def add_episodes(parser: argparse.ArgumentParser, episodes: int = 20, seed: str = "--seed") -> None:
+    """`--episodes`, `--seed`, `--stochastic`, `--step-limit` and those of `add_parallelism`: what is played.
+
+    Args:
+        parser: receives them.
+        episodes: as many by default.
+        seed: what `--seed` is called in a command that has other seeds, too.
+    """
     parser.add_argument("--episodes", type=int, default=episodes, help="episodes to play (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first episode; the next one has seed + 1 (default: 0)"
+        seed, type=int, default=0, help="seed of the first episode; the next one has seed + 1 (default: 0)"
     )
     add_parallelism(parser)
     parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the mean action")
@@ -195,13 +201,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
-def episode_plan(arguments: argparse.Namespace) -> EpisodePlan:
-    """The plan that `--episodes` and `--seed` describe."""
+def episode_plan(arguments: argparse.Namespace, seed: str = "--seed") -> EpisodePlan:
+    """The plan that `--episodes` and the option named `seed` describe."""
     from offline_eval.episodes import EpisodePlan
 
     check_at_least(1, arguments.episodes, "--episodes")
-    check_at_least(0, arguments.seed, "--seed")
-    return EpisodePlan.seeded(arguments.episodes, arguments.seed)
+    first = getattr(arguments, seed.removeprefix("--").replace("-", "_"))
+    check_at_least(0, first, seed)
+    return EpisodePlan.seeded(arguments.episodes, first)
 
 
 def evaluate_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from offline_eval.cli.arguments import (
     print_text,
     training_words,
 )
-from offline_eval.cli.words import NEW_FOLDER
+from offline_eval.cli.words import NEW_FOLDER, Ambiguous
 from offline_eval.errors import InputError
 from offline_eval.policies.recipe_names import CONSTRUCTORS
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from offline_eval.training.run import TrainedRun
 
 HELP = "train a recipe on a data set"
+_EVAL_SEED = "--eval-seed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--env", metavar="ID", help="id of a gymnasium environment to evaluate in when trained (default: none)"
     )
     add_environment_options(parser)
-    add_episodes(parser)
+    add_episodes(parser, seed=_EVAL_SEED)
+    parser.add_argument(
+        "--seed",
+        type=Ambiguous(f"--seeds N is for training, {_EVAL_SEED} S for the first episode"),
+        help=argparse.SUPPRESS,
+    )
     parser.add_argument(
         "--out",
         type=NEW_FOLDER,
@@ -79,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     words = {**training_words(arguments), "gamma": arguments.gamma}
     changes = [_change(word) for word in arguments.set]
     arguments.out = arguments.out or _name(arguments)
-    plan, options = episode_plan(arguments), evaluate_options(arguments)
+    plan, options = episode_plan(arguments, _EVAL_SEED), evaluate_options(arguments)
     import json
     from pathlib import Path
 

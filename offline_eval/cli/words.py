@@ -41,6 +41,21 @@ class Word:
             raise InputError(argument, "must not be empty", word)
 
 
+@dataclass(frozen=True)
+class Ambiguous(Word):
+    """An option that other commands have, and that would have two meanings in this one.
+
+    Args:
+        options: what there is in its place, and what each of them means.
+    """
+
+    options: str
+
+    def check(self, argument: str, word: str) -> None:
+        """Refuse every word."""
+        raise InputError(argument, "must say which seed is meant", word, self.options)
+
+
 class Listing(Word):
     """Words with commas between them; none at all is allowed."""
 
