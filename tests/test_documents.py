@@ -22,9 +22,12 @@ def test_an_example_runs(example, sac_file, tmp_path):
     assert re.match(r"return -\d+\.\d", done.stdout)
 
 
-def test_the_python_of_the_readme_runs(sac_file, tmp_path, capsys):
-    block, gate = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = block.replace('"sac-Hopper-v3.zip"', repr(str(sac_file))).replace("Hopper-v5", "Pendulum-v1")
+def test_the_python_of_the_readme_runs(sac_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train, block, gate = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(train.replace("learn(4_000)", "learn(100)"), "README.md", "exec"), {})
+    assert Path("agent.zip").exists()
+    code = block.replace('"agent.zip"', repr(str(sac_file)))
     exec(compile(code.replace("seeded(100,", "seeded(2,"), "README.md", "exec"), {})
     mean, record = capsys.readouterr().out.split(" ", 1)
     assert float(mean) < 0
