@@ -323,6 +323,17 @@ def test_a_normaliser_that_runs_on_is_found():
         assert_normalizer_frozen(Pendulum(), env="Pendulum-v1")
 
 
+def test_a_policy_that_asks_for_masks_is_not_played_without_them():
+    class Masked(Zero):
+        def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
+            raise AssertionError("played without masks")
+
+    wrapped = gym.wrappers.NormalizeObservation(gym.make("Pendulum-v1"))
+    with pytest.raises(InputError, match=r"asks for `action_masks`.*give `during`"):
+        assert_normalizer_frozen(Masked(), env=wrapped)
+    assert assert_normalizer_frozen(Masked(), lambda: None, env=wrapped).verdict == "holds"
+
+
 def test_neither_torch_nor_pytest_is_imported_before_it_is_needed():
     code = "import sys, offline_eval.testing, offline_eval.testing.session as s; s.current(); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'pytest', 'gymnasium')))"

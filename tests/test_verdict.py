@@ -303,6 +303,15 @@ def test_the_next_call_names_the_same_files():
     assert command.startswith("offline-eval steer a.zip --env E-v0 --critic q.zip --step-sizes 0 --best-of ")
 
 
+def test_advised_commands_open_the_data_as_this_one_did():
+    asked = Asked("a.zip", "E-v0", "d.hdf5", critic_dataset="all.hdf5", data_options=("--transitions",))
+    found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
+    again = recommendation_for_unknown("more rollouts", "rollouts", 0, found, asked).command
+    assert "--dataset d.hdf5 --transitions --critic-dataset all.hdf5" in again
+    assert "--dataset d.hdf5 --transitions" in recommendation_for("value", found, asked).command
+    assert "--dataset d.hdf5 --transitions`" in recommendation_for("extraction", found, asked).sentence
+
+
 def test_what_no_command_gives_has_none():
     found = ladder({BEST_OF_N: 0.0, OPEX_STEP: 0.0})
     assert recommendation_for_unknown("another environment", "", 0, found, Asked()).command == ""

@@ -186,6 +186,7 @@ def run(arguments: argparse.Namespace) -> None:
                 critic_dataset=arguments.critic_dataset,
                 oracle=arguments.oracle,
                 env_options=(*getattr(arguments.env, "options", ()), *opening_words(arguments)),
+                data_options=("--transitions",) if arguments.transitions else (),
             ),
             folder=None if folder is None else folder.path,
             keeper=None if folder is None else _InFolder(folder),

@@ -43,6 +43,7 @@ class Asked:
         oracle: the oracle's file.
         env_options: what was said of the environment beside its id, and of the files that are opened for it:
             `--env-kwargs`, `--wrapper`, `--normalize`, `--trust`.
+        data_options: how the data are opened: `--transitions`.
     """
 
     agent: str = "AGENT"
@@ -53,6 +54,7 @@ class Asked:
     critic_dataset: str | None = None
     oracle: str | None = None
     env_options: tuple[str, ...] = ()
+    data_options: tuple[str, ...] = ()
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -60,9 +62,14 @@ class Asked:
         return ("--env", self.env, *self.env_options)
 
     @property
+    def data(self) -> tuple[str, ...]:
+        """The words that name the data set."""
+        return ("--dataset", self.dataset, *self.data_options)
+
+    @property
     def diagnose(self) -> tuple[str, ...]:
         """The words of the same call again."""
-        words = ("diagnose", self.agent, *self.where, "--dataset", self.dataset)
+        words = ("diagnose", self.agent, *self.where, *self.data)
         return (*words, *_options(critic=self.critic, critic_dataset=self.critic_dataset, oracle=self.oracle))
 
     @property
@@ -195,7 +202,7 @@ def _beside(measurement: Measurement) -> list[str]:
 
 def recommendation_for(bottleneck: str, ladder: Ladder, asked: Asked) -> Recommendation:
     """One thing to do next, and the command that does it."""
-    train = ("train", "iql_ddpg_bc", "--dataset", asked.dataset)
+    train = ("train", "iql_ddpg_bc", *asked.data)
     if bottleneck == VALUE:
         if (ladder.share_outside or 0.0) > _MUCH_OUTSIDE:
             return Recommendation(

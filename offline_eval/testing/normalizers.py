@@ -10,6 +10,7 @@ import numpy as np
 
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
 from offline_eval.errors import InputError, bare
+from offline_eval.masking import refuse_masked
 from offline_eval.testing.deciding import exactly
 from offline_eval.testing.outcome import Outcome, Row
 from offline_eval.testing.subjects import AgentLike, opened
@@ -38,11 +39,16 @@ def assert_normalizer_frozen(
 
     Raises:
         Violated: a statistic moved; the message names the first ones.
-        InputError: there is no normaliser, or an argument breaks a rule.
+        InputError: there is no normaliser, the agent asks which actions are allowed and `during` is left out, or an
+            argument breaks a rule.
     """
     if steps < 1:
         raise InputError("steps", "must be >= 1", steps)
     subject = opened(agent, env)
+    if during is None:
+        refuse_masked(
+            subject.policy, "agent", "give `during`: what plays it with masks, `lambda: evaluate(agent, env)`"
+        )
     factory = environment_factory(env)
     made: Any = env if factory is None else factory()
     with nullcontext() if factory is None else closing(made):
