@@ -24,7 +24,8 @@ COMMANDS = dict(commands(build_parser()))
 def defaults_unsaid(parser):
     """Options that take a value, need not be given, and do not say what holds without them."""
     options = [action for action in parser._actions if action.option_strings and action.nargs != 0]
-    return [action.option_strings[-1] for action in options if not action.required and "default" not in action.help]
+    shown = [action for action in options if not action.required and action.help != argparse.SUPPRESS]
+    return [action.option_strings[-1] for action in shown if "default" not in action.help]
 
 
 def test_an_option_without_its_default_is_found():
