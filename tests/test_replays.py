@@ -283,3 +283,11 @@ def test_what_workers_note_comes_back():
     assert there.notes == here.notes
     assert there.invariant
     assert there.returns.tolist() == here.returns.tolist()
+
+
+def test_a_vector_whose_episodes_end_at_lost_lives_says_so():
+    vector = gym.vector.SyncVectorEnv([lambda: EpisodicLifeEnv(Monitor(Game()))] * 2)
+    result = evaluate(Press(), vector, PLAN)
+    assert any("at every lost life" in note for note in result.notes)
+    plain = evaluate(Press(), gym.vector.SyncVectorEnv([lambda: Monitor(Game())] * 2), PLAN)
+    assert not any("lost life" in note for note in plain.notes)

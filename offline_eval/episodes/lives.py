@@ -37,6 +37,11 @@ class Counter:
         return self._counts is None or self._key in info
 
     @property
+    def cuts_games(self) -> bool:
+        """Whether a wrapper ends an episode before the game that is counted inside it is over."""
+        return self._counts is not None and bool(self._lives)
+
+    @property
     def midway(self) -> bool:
         """Whether the game goes on: steps were counted since its true reset."""
         rewards = getattr(self._counts, "rewards", None)

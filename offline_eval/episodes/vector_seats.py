@@ -90,6 +90,9 @@ class VectorSeats(_TogetherSeats):
     def __init__(self, env: VectorEnv[Any, Any, Any], owned: bool) -> None:
         super().__init__(env.num_envs, owned, [env, *members(env)])
         self._vector = env
+        if any(Counter(member).cuts_games for member in members(env)):
+            # The vector resets by itself at a lost life, so that the game cannot be followed to its end.
+            self.notes += ("an episode here ends at every lost life, not with the game: pass an id or a factory",)
         self._same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self._ended = np.zeros(env.num_envs, dtype=bool)
