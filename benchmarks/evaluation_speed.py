@@ -26,6 +26,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from offline_eval import OPEX, EpisodePlan, critic_of, evaluate, load_sb3
+from offline_eval.episodes import StateLog
 from offline_eval.episodes.log import EpisodeLog
 from offline_eval.wrappers import L2
 
@@ -83,7 +84,7 @@ def contenders(
     def logged() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as states, timed_log() as in_log:
             start = time.perf_counter()
-            steps = evaluate(model, env, plan, n_envs=8, log_states=states).num_steps
+            steps = evaluate(model, env, plan, n_envs=8, store=StateLog(states)).num_steps
             elapsed = time.perf_counter() - start
         log_costs.append(elapsed / (elapsed - sum(in_log)))
         return steps / elapsed

@@ -22,6 +22,7 @@ from typing import Any
 
 from offline_eval.episodes.plan import EpisodePlan
 from offline_eval.episodes.records import Episode, Evaluation
+from offline_eval.episodes.store import EpisodeStore
 from offline_eval.errors import InputError, StorageError
 from offline_eval.files import FolderLock, write_durably
 from offline_eval.provenance import versions
@@ -42,7 +43,7 @@ def plan_to_json(plan: EpisodePlan) -> list[Any]:
     return [[entry.seed, None if entry.options is None else dict(entry.options)] for entry in plan]
 
 
-class RunFolder:
+class RunFolder(EpisodeStore):
     """A folder that receives a run.
 
     Args:
@@ -50,14 +51,22 @@ class RunFolder:
         asked: what the run is to do, as plain data with the keys env, agents, plan, variants and options.
         resume: go on with the run that the folder holds, if it was asked for the same.
         command: what was typed to start it, for the reader.
+        log_states: keep every visited state, too.
 
     Raises:
         InputError: the folder holds a run already, or one that was asked for something else.
         StorageError: the folder cannot be written, or another process writes to it.
     """
 
-    def __init__(self, path: str | Path, asked: Mapping[str, Any], resume: bool = False, command: str = "") -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        asked: Mapping[str, Any],
+        resume: bool = False,
+        command: str = "",
+        log_states: bool = False,
+    ) -> None:
+        self.path, self._log_states = Path(path), log_states
         self._asked = json.loads(json.dumps({key: asked[key] for key in _ASKED}))
         self._manifest_path = self.path / "manifest.json"
         self._table_path = self.path / "episodes.csv"
@@ -95,9 +104,14 @@ class RunFolder:
         self._episodes.setdefault(variant, {})[episode.index] = episode
         self._guard(lambda: self._append(variant, episode))
 
-    def states(self, variant: str) -> Path:
-        """Where a variant's visited states go."""
-        return self.path / "states" / folder_name(variant)
+    @property
+    def directory(self) -> Path:
+        """The folder itself, for further files."""
+        return self.path
+
+    def states(self, variant: str) -> Path | None:
+        """Where a variant's visited states go; None where they are not asked for."""
+        return self.path / "states" / folder_name(variant) if self._log_states else None
 
     def finish(self, evaluations: Mapping[str, Evaluation], result: Mapping[str, Any]) -> None:
         """Put the table in the plan's order and complete the manifest.

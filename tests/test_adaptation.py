@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from episode_stores import MemoryStore
 from gymnasium import spaces
 from steered import FunctionCritic, pendulum, pendulum_critic, same_bits
 from torch import nn
@@ -389,7 +390,7 @@ def test_never_forgetting_gives_a_curve_and_no_interval():
     assert "not independent" in evaluation.summary.ci95.caveat
     assert np.isnan(evaluation.summary.standard_error)
     np.testing.assert_array_equal(returns(training, n_envs=1).returns, evaluation.returns)  # one after the other
-    resumed = returns(training, done=evaluation.episodes[:3])
+    resumed = returns(training, store=MemoryStore({"": evaluation.episodes[:3]}))
     np.testing.assert_array_equal(resumed.returns, evaluation.returns)  # the first three are played again
     forgetting = returns(TestTimeTraining(ACTOR, PENDULUM_CRITIC, 0.01))
     assert forgetting.curve is None

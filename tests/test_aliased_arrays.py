@@ -16,6 +16,7 @@ from offline_eval.datasets.log import open_log
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.restoring import return_to
 from offline_eval.diagnosis.simulators import WorldMaker
+from offline_eval.episodes import StateLog
 from offline_eval.wrappers import OPEX, MultiplyAction, Raw, StateLogger, SteerAction, SteeredPolicy
 from offline_eval.wrappers.sb3 import SteerAction as SteerVecEnv
 from offline_eval.wrappers.state_log import VectorStateLogger
@@ -122,7 +123,7 @@ def test_the_log_holds_what_was_chosen_and_seen(host, make, tmp_path):
         "sb3": lambda: DummyVecEnv([make] * 3),
     }[host]()
     # Two blocks of two rows: the policy's one buffer serves both.
-    result = evaluate(Greedier(), env, EpisodePlan.seeded(5), n_envs=3, width=2, log_states=tmp_path)
+    result = evaluate(Greedier(), env, EpisodePlan.seeded(5), n_envs=3, width=2, store=StateLog(tmp_path))
     assert [e.failed for e in result.episodes] == [None] * 5
     assert result.returns.tolist() == [4.0 * seed + 10.0 for seed in range(5)]
     log = open_log(tmp_path)
@@ -137,7 +138,7 @@ def test_the_log_holds_what_was_chosen_and_seen(host, make, tmp_path):
 
 
 def test_a_steered_action_is_logged_as_it_was_handed_out(tmp_path):
-    evaluate(Greedier(), lambda: Greedy(), EpisodePlan.seeded(3), rule=MultiplyAction(0.5), log_states=tmp_path)
+    evaluate(Greedier(), lambda: Greedy(), EpisodePlan.seeded(3), rule=MultiplyAction(0.5), store=StateLog(tmp_path))
     for episode in open_log(tmp_path):
         assert np.array_equal(episode.policy_actions, chosen(episode.seed))
         assert np.array_equal(episode.actions, 0.5 * np.minimum(chosen(episode.seed), 1.0))

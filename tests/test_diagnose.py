@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Counter
+from episode_stores import MemoryStore
 from gymnasium import spaces
 from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Noisy, Opaque, Simulated, exact_q, limited
 
@@ -161,7 +162,7 @@ def test_it_measures_too_and_is_repeatable(data, tmp_path):
 
     trial = ActionTrial(num_states=6, num_rollouts=2, num_each=1)
     plan = DiagnosisPlan(**{**FEW, "measure": MeasurementPlan(ceiling_windows=2, num_states=50, trial=trial)})
-    words = {"critic": critic(), "plan": plan, "folder": tmp_path}
+    words = {"critic": critic(), "plan": plan, "store": MemoryStore(directory=tmp_path)}
     first = diagnose(Linear(offset=1.0), limited(Simulated), data, **words)
     assert first.measurement.regret.evaluation.claimed.value > 0.05
     assert any("spreads" in sentence for sentence in first.verdict.evidence)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from environments import Counter, DictCounter, Recurrent, Zero
+from episode_stores import MemoryStore
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import SAC
@@ -251,7 +252,7 @@ def test_weights_are_the_same_afterwards(tiny_sac):
 def test_finished_episodes_are_not_played_again():
     first = evaluate(Zero(), lambda: Counter(3), PLAN)
     policy = Zero()
-    again = evaluate(policy, lambda: Counter(3), PLAN, done=first.episodes[:4], replays=0)
+    again = evaluate(policy, lambda: Counter(3), PLAN, store=MemoryStore({"": first.episodes[:4]}), replays=0)
     assert table(again) == table(first)
     assert {seen[0][0] for seen, _ in policy.seen if not _[0]} <= {14.0}
 
@@ -270,10 +271,10 @@ class DiesInWorker(Zero):
 
 
 def test_a_worker_that_dies_is_named_and_the_finished_episodes_stand():
-    told = []
+    store = MemoryStore()
     with pytest.raises(WorkerError, match="exit code 9"):
-        evaluate(DiesInWorker(), lambda: Counter(3), PLAN, n_envs=1, workers=2, on_episode=told.append)
-    assert {episode.index for episode in told} <= {0, 1, 3, 4}
+        evaluate(DiesInWorker(), lambda: Counter(3), PLAN, n_envs=1, workers=2, store=store)
+    assert {episode.index for _, episode in store.told} <= {0, 1, 3, 4}
 
 
 @pytest.mark.parametrize(

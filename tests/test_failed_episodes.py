@@ -16,6 +16,7 @@ from steered import FunctionCritic
 
 from offline_eval import EpisodePlan, evaluate
 from offline_eval.datasets.log import open_log
+from offline_eval.episodes import StateLog
 from offline_eval.errors import InputError, SpaceError
 from offline_eval.wrappers import OPEX, MultiplyAction, Raw
 
@@ -270,7 +271,7 @@ def test_errors_of_this_package_are_not_an_episode_s():
 def test_ppo_on_nan_and_the_log_of_the_others(tmp_path):
     model = PPO("MlpPolicy", Counter(5), n_steps=8, batch_size=8, seed=0, device="cpu")
     result = evaluate(
-        model, lambda: Broken(observation=np.full(2, np.nan)), PLAN, log_states=tmp_path / "log", n_envs=2
+        model, lambda: Broken(observation=np.full(2, np.nan)), PLAN, store=StateLog(tmp_path / "log"), n_envs=2
     )
     assert list(failed_of(result)) == [2]
     log = open_log(tmp_path / "log")
@@ -278,7 +279,7 @@ def test_ppo_on_nan_and_the_log_of_the_others(tmp_path):
     assert all(np.isfinite(episode.observations).all() for episode in log)
     # A last observation that cannot be written fails its episode too.
     change = {"observation": np.zeros(3), "terminated": True}
-    assert list(failed_of(evaluate(Zero(), lambda: Broken(**change), PLAN, log_states=tmp_path / "other"))) == [2]
+    assert list(failed_of(evaluate(Zero(), lambda: Broken(**change), PLAN, store=StateLog(tmp_path / "other")))) == [2]
 
 
 class Silent(VecEnv):
@@ -317,7 +318,7 @@ class Silent(VecEnv):
 def test_a_return_needs_no_last_observation_and_a_log_asks_for_it(tmp_path):
     assert evaluate(Zero(), Silent(), PLAN).returns.tolist() == [3.0, 6.0, 3.0, 6.0, 3.0]
     with pytest.raises(InputError, match="must tell each episode's last observation"):
-        evaluate(Zero(), Silent(), PLAN, log_states=tmp_path)
+        evaluate(Zero(), Silent(), PLAN, store=StateLog(tmp_path))
 
 
 @pytest.mark.parametrize(

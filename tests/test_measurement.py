@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch as th
+from episode_stores import MemoryStore
 from linear_quadratic import GAIN, GAMMA, Flat, Linear, LinearQuadratic, Opaque, exact_q, limited
 
 from offline_eval.datasets.arrays import from_trajectories
@@ -136,16 +137,17 @@ def test_an_interrupted_call_goes_on_to_the_same_measurement(tmp_path, perfect, 
                 raise Stop
             return lambda count: None
 
-    folders = {"states": tmp_path / "states", "rollouts": tmp_path / "rollouts"}
-    arguments = {"dataset": data, "oracle": Linear(), "critic": critic(), "plan": PLAN, **folders}
-    done = []
+    arguments = {"dataset": data, "oracle": Linear(), "critic": critic(), "plan": PLAN}
+    first = MemoryStore(directory=tmp_path)
     with pytest.raises(Stop):
-        measure(Linear(), limited(), **arguments, on_episode=done.append, watcher=StopAtActions())
-    kept = {path: path.stat().st_mtime_ns for path in folders["rollouts"].rglob("*.npz")}
+        measure(Linear(), limited(), **arguments, store=first, watcher=StopAtActions())
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rollouts").rglob("*.npz")}
     assert kept
-    again = measure(Linear(), limited(), **arguments, done=done)
+    again = MemoryStore({"": [episode for _, episode in first.told]}, tmp_path)
+    found = measure(Linear(), limited(), **arguments, store=again)
+    assert not again.told
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    first, second = perfect.to_json(), again.to_json()
+    first, second = perfect.to_json(), found.to_json()
     assert {name: first[name] for name in SECTIONS} == {name: second[name] for name in SECTIONS}
 
 

@@ -13,6 +13,7 @@ import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from offline_eval import EpisodePlan, evaluate, testing
+from offline_eval.episodes import StateLog
 from offline_eval.errors import InputError
 from offline_eval.testing import cache
 from offline_eval.testing.given import GivenAgent
@@ -144,7 +145,7 @@ def test_the_long_names_need_no_import(project):
 
 
 def test_critic_dataset_and_oracle(project, tiny_td3):
-    evaluate(tiny_td3, ENV, EpisodePlan.seeded(1), log_states=project.path / "log")
+    evaluate(tiny_td3, ENV, EpisodePlan.seeded(1), store=StateLog(project.path / "log"))
     project.makepyfile("""
         import pytest
 

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from environments import Counter, Zero
+from episode_stores import MemoryStore
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 from gymnasium.wrappers import vector as vector_wrappers
@@ -15,7 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from offline_eval.datasets.log import open_log
-from offline_eval.episodes import EpisodePlan, evaluate, evaluate_rules
+from offline_eval.episodes import EpisodePlan, StateLog, evaluate, evaluate_rules
 from offline_eval.episodes.schedule import Replay, Schedule
 from offline_eval.errors import InputError
 from offline_eval.run_folder import RunFolder, read_episodes
@@ -147,7 +148,7 @@ def test_a_sound_environment_is_checked_on_three_episodes(n_envs):
 
 @pytest.mark.parametrize("n_envs", [1, 2, 6])
 def test_an_environment_that_keeps_something_gets_a_new_one_for_each_episode(n_envs, tmp_path):
-    result = evaluate(Zero(), Worn, PLAN, n_envs=n_envs, log_states=tmp_path)
+    result = evaluate(Zero(), Worn, PLAN, n_envs=n_envs, store=StateLog(tmp_path))
     expected = [3 * (np.random.default_rng(0).normal() * 0 + _pay(seed) - 1) for seed in range(10, 16)]
     assert result.returns == pytest.approx(expected)
     assert result.invariant
@@ -207,9 +208,9 @@ def test_a_resumed_run_does_not_mix_used_and_new_environments(tmp_path):
         folder.record("plain", episode)
     done = RunFolder(tmp_path, asked, resume=True).done("plain")
     assert [episode.fresh for episode in done] == [True, True, False, False, False, False]
-    assert evaluate(Zero(), Worn, PLAN, n_envs=2, done=done).episodes == whole.episodes
+    assert evaluate(Zero(), Worn, PLAN, n_envs=2, store=MemoryStore({"": done})).episodes == whole.episodes
     # Killed in the first round: what is there was played in used environments.
-    assert evaluate(Zero(), Worn, PLAN, n_envs=1, done=used.episodes[:4]).episodes == whole.episodes
+    assert evaluate(Zero(), Worn, PLAN, n_envs=1, store=MemoryStore({"": used.episodes[:4]})).episodes == whole.episodes
     assert read_episodes(tmp_path)["plain"]
 
 

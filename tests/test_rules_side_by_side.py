@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from environments import Counter, Zero
+from episode_stores import MemoryStore
 from gymnasium.wrappers import TimeLimit
 from linear_quadratic import Linear, LinearQuadratic, exact_q, limited
 from stable_baselines3 import SAC
@@ -101,18 +102,16 @@ def test_workers_change_nothing():
 
 
 def test_finished_episodes_are_not_played_again():
-    told = []
     everything = evaluate_rules(Linear(), limited(steps=5), PLAN, {"a": None, "b": MultiplyAction(1.1)})
-    done = {"a": everything["a"].episodes[1:], "b": everything["b"].episodes[:1]}
+    store = MemoryStore({"a": everything["a"].episodes[1:], "b": everything["b"].episodes[:1]})
     again = evaluate_rules(
         Linear(),
         limited(steps=5),
         PLAN,
         {"a": None, "b": MultiplyAction(1.1)},
-        done=done,
-        on_episode=lambda name, episode: told.append((name, episode.index)),
+        store=store,
     )
-    assert sorted(told) == [("a", 0), ("b", 1), ("b", 2)]
+    assert sorted((name, episode.index) for name, episode in store.told) == [("a", 0), ("b", 1), ("b", 2)]
     assert [e.episodes for e in again.values()] == [e.episodes for e in everything.values()]
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from environments import Counter, Zero
+from episode_stores import MemoryStore
 
 from offline_eval.cli import main
 from offline_eval.datasets.log import open_log
@@ -70,7 +71,7 @@ def test_only_the_same_run_is_resumed(tmp_path):
 
 def test_the_manifest_says_how_it_was_made(tmp_path):
     folder = RunFolder(tmp_path, ASKED)
-    evaluation = evaluate(Zero(), lambda: Counter(3), PLAN, on_episode=lambda e: folder.record("plain", e))
+    evaluation = evaluate(Zero(), lambda: Counter(3), PLAN, store=folder.of("plain"))
     folder.finish({"plain": evaluation}, {"anything": 1})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["finished"]
@@ -162,9 +163,9 @@ def test_kill_and_resume_end_in_the_identical_table_and_states(tmp_path, sac_fil
 def test_a_row_of_another_seed_than_the_plan_s_is_refused():
     kept = evaluate(Zero(), lambda: Counter(3), EpisodePlan.seeded(3, seed=5)).episodes
     plan = EpisodePlan.seeded(4, seed=5)
-    assert evaluate(Zero(), lambda: Counter(3), plan, done=kept).episodes[:3] == kept
+    assert evaluate(Zero(), lambda: Counter(3), plan, store=MemoryStore({"": kept})).episodes[:3] == kept
     moved = replace(kept[1], seed=9)
     with pytest.raises(InputError, match="Received entry 1 with seed 9"):
-        evaluate(Zero(), lambda: Counter(3), plan, done=[kept[0], moved])
+        evaluate(Zero(), lambda: Counter(3), plan, store=MemoryStore({"": [kept[0], moved]}))
     with pytest.raises(InputError, match="which has 4 entries"):
-        evaluate(Zero(), lambda: Counter(3), plan, done=[replace(kept[1], index=4)])
+        evaluate(Zero(), lambda: Counter(3), plan, store=MemoryStore({"": [replace(kept[1], index=4)]}))

@@ -15,7 +15,7 @@ from linear_quadratic import GAIN, GAMMA, Linear, LinearQuadratic, Noisy, Opaque
 from offline_eval.datasets.log import open_log
 from offline_eval.diagnosis.rollout_search import Base, Start, TruthPlan, TruthPlay
 from offline_eval.diagnosis.simulators import WorldMaker, hidden_constants
-from offline_eval.episodes import EpisodePlan, evaluate
+from offline_eval.episodes import EpisodePlan, StateLog, evaluate
 from offline_eval.errors import InputError
 from offline_eval.wrappers.reach import NearbyActions, Neighbours
 
@@ -126,7 +126,7 @@ class Nothing:
 
 
 def logged(policy, env, folder):
-    evaluation = evaluate(policy, env, EpisodePlan.seeded(NUM), log_states=folder)
+    evaluation = evaluate(policy, env, EpisodePlan.seeded(NUM), store=StateLog(folder))
     return evaluation.returns, sorted(open_log(folder), key=lambda episode: episode.key)
 
 

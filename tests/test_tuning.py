@@ -6,6 +6,7 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
+from episode_stores import MemoryStore
 from gymnasium import spaces
 from steered import FunctionCritic, square
 
@@ -174,23 +175,23 @@ def test_the_table_is_the_same_for_any_number_of_environments():
 
 
 def test_an_interrupted_trial_goes_on():
-    candidates, told = [Variant("OPEX 0.4", OPEX(GOOD, 0.4, direction=L2()), 0.4)], []
+    candidates, first = [Variant("OPEX 0.4", OPEX(GOOD, 0.4, direction=L2()), 0.4)], MemoryStore()
     words = {"selection_plan": EpisodePlan.seeded(4, seed=100), "plan": EpisodePlan.seeded(2), "n_envs": 4}
-    whole = tune_steering(Off(0.4), target, GOOD, candidates, **words, on_episode=lambda *what: told.append(what))
+    whole = tune_steering(Off(0.4), target, GOOD, candidates, **words, store=first)
     kept = {}
-    for part, name, episode in told[:-5]:
-        kept.setdefault(part, {}).setdefault(name, []).append(episode)
-    again = []
+    for name, episode in first.told[:-5]:
+        kept.setdefault(name, []).append(episode)
+    assert {"selection: plain", "selection: OPEX 0.4"} <= kept.keys()
+    again = MemoryStore(kept)
     resumed = tune_steering(
         Off(0.4),
         target,
         GOOD,
         candidates,
         **words,
-        done=lambda part, name: kept.get(part, {}).get(name, ()),
-        on_episode=lambda *what: again.append(what),
+        store=again,
     )
-    assert len(again) == 5
+    assert len(again.told) == 5
     assert resumed.to_json() == whole.to_json()
 
 

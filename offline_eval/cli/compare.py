@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
 from offline_eval.cli.agents import identity, open_agent
@@ -70,9 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
                     arguments.env,
                     plan,
                     **options,
-                    done=current.done(variant),
-                    log_states=current.states(variant),
-                    on_episode=partial(current.record, variant),
+                    store=current.of(variant),
                 )
             )
         rows = comparison_rows(evaluations)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from offline_eval.errors import InputError, printable
 
 if TYPE_CHECKING:
     from offline_eval.diagnosis.plan import DiagnosisPlan
-    from offline_eval.episodes import Episode
     from offline_eval.run_folder import RunFolder
 
 HELP = "tell which bottleneck holds an agent back"
@@ -134,21 +132,6 @@ def plan_of(arguments: argparse.Namespace) -> DiagnosisPlan:
     return replace(plan, truth=replace(plan.truth, **truth))
 
 
-class _InFolder:
-    """Keeps episodes in a run folder."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-
-    def done(self, variant: str) -> Collection[Episode]:
-        """The finished episodes of an interrupted run."""
-        return self._folder.done(variant)
-
-    def record(self, variant: str, episode: Episode) -> None:
-        """One more."""
-        self._folder.record(variant, episode)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.resume and not arguments.out:
@@ -188,8 +171,7 @@ def run(arguments: argparse.Namespace) -> None:
                 env_options=(*getattr(arguments.env, "options", ()), *opening_words(arguments)),
                 data_options=("--transitions",) if arguments.transitions else (),
             ),
-            folder=None if folder is None else folder.path,
-            keeper=None if folder is None else _InFolder(folder),
+            store=folder,
             watcher=stages,
         )
     finally:
@@ -226,4 +208,4 @@ def _folder(arguments: argparse.Namespace, plan: DiagnosisPlan, name: str, diges
             "oracle": arguments.oracle,
         },
     }
-    return RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
+    return RunFolder(arguments.out, asked, arguments.resume, arguments.command_line, log_states=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
 from offline_eval.cli.agents import identity, open_agent
 from offline_eval.cli.arguments import (
@@ -48,9 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.env,
             plan,
             **current.side_by_side(model, options, len(plan)),
-            done=current.done(_VARIANT),
-            log_states=current.states(_VARIANT),
-            on_episode=partial(current.record, _VARIANT),
+            store=current.of(_VARIANT),
         )
         result = evaluation_json(evaluation)
         current.finish({_VARIANT: evaluation}, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from offline_eval.cli.agents import identity, open_agent, zip_or_none
 from offline_eval.cli.arguments import (
@@ -131,7 +131,6 @@ def run(arguments: argparse.Namespace) -> None:
     names = dict(zip(files, names_of(files), strict=True))
     model = open_agent(arguments, arguments.agent)
     folder = None
-    options: dict[str, Any] = {}
     if arguments.out:
         asked = {
             "env": environment_id(arguments.env),
@@ -146,13 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "reference": arguments.reference,
             },
         }
-        folder = RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
-        options = {
-            "states": folder.states(_VARIANT),
-            "rollouts": folder.path / "rollouts",
-            "done": folder.done(_VARIANT),
-            "on_episode": lambda episode: folder.record(_VARIANT, episode),
-        }
+        folder = RunFolder(arguments.out, asked, arguments.resume, arguments.command_line, log_states=True)
     plan = replace(plan, **side_by_side(folder, model, arguments.env, vars(plan), plan.episodes))
     stages = Stages()
     try:
@@ -166,8 +159,8 @@ def run(arguments: argparse.Namespace) -> None:
             plan=plan,
             device=arguments.device,
             name=names[arguments.agent],
+            store=None if folder is None else folder.of(_VARIANT),
             watcher=stages,
-            **options,
         )
     finally:
         stages.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from offline_eval.cli.progress import Progress
 from offline_eval.environments import environment_id
+from offline_eval.episodes.store import EpisodeStore
 from offline_eval.errors import OfflineEvalError, printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from offline_eval.types import Predictor
 
 
-class Run:
+class Run(EpisodeStore):
     """One command's episodes: told to a progress bar, kept in the run folder if there is one.
 
     Args:
@@ -41,7 +42,7 @@ class Run:
         options: Mapping[str, Any],
     ) -> None:
         self.folder: RunFolder | None = None
-        self._log_states, self._env = arguments.log_states, arguments.env
+        self._env = arguments.env
         if arguments.out:
             from offline_eval.run_folder import RunFolder, plan_to_json
 
@@ -52,7 +53,9 @@ class Run:
                 "variants": dict(variants),
                 "options": dict(options),
             }
-            self.folder = RunFolder(arguments.out, asked, arguments.resume, arguments.command_line)
+            self.folder = RunFolder(
+                arguments.out, asked, arguments.resume, arguments.command_line, arguments.log_states
+            )
         num_done = sum(len(self.done(name)) for name in variants)
         self._progress = Progress(len(variants) * len(plan) - num_done, "episodes")
 
@@ -68,7 +71,7 @@ class Run:
 
     def states(self, variant: str) -> Path | None:
         """Where a variant's states go."""
-        return self.folder.states(variant) if self.folder is not None and self._log_states else None
+        return None if self.folder is None else self.folder.states(variant)
 
     def side_by_side(self, model: Predictor, options: Mapping[str, Any], num_episodes: int) -> dict[str, Any]:
         """The keywords of `evaluate` with numbers of environments and processes: chosen now, or kept by a resumed run.

@@ -191,9 +191,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.env,
             variants,
             plan,
-            done={variant.name: current.done(variant.name) for variant in variants},
-            log_states=current.states,
-            on_episode=current.record,
+            store=current,
             **current.side_by_side(model, options, len(plan)),
         )
         of_critic = [f"critic: {note}" for note in notes_of(owner)] if owner is not model else []

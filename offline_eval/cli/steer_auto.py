@@ -11,7 +11,7 @@ from offline_eval.cli.arguments import check_at_least, episode_plan, evaluate_op
 from offline_eval.cli.run import Run, steering_row_json
 from offline_eval.cli.traps import announce
 from offline_eval.environments import environment_id
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation
+from offline_eval.episodes import EpisodePlan, Evaluation
 from offline_eval.errors import InputError, printable
 from offline_eval.policies import critic_of
 from offline_eval.policies.notes import notes_of
@@ -61,10 +61,6 @@ def run_auto(arguments: argparse.Namespace) -> None:
     asked = {key: options[key] for key in ("deterministic", "step_limit")} | {"selection": plan_to_json(selection)}
     with Run(arguments, plan, variants, agents, asked) as current:
         traps = announce(arguments, model, critic)
-
-        def record(part: str, variant: str, episode: Episode) -> None:
-            current.record(f"{part}: {variant}", episode)
-
         tuning = tune_steering(
             model,
             arguments.env,
@@ -72,8 +68,7 @@ def run_auto(arguments: argparse.Namespace) -> None:
             controls=controls,
             selection_plan=selection,
             plan=plan,
-            done=lambda part, variant: current.done(f"{part}: {variant}"),
-            on_episode=record,
+            store=current,
             **current.side_by_side(model, options, len(variants) * len(selection)),
         )
         of_critic = [f"critic: {note}" for note in notes_of(owner)] if owner is not model else []

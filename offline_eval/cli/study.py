@@ -13,7 +13,6 @@ from offline_eval.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from offline_eval.episodes import Episode
     from offline_eval.steering.pairs import Pair
     from offline_eval.steering.study import PairResult
 
@@ -123,6 +122,7 @@ def _identities(pair: Pair, agent: Any, owner: Any) -> dict[str, str | None]:
 def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: float | None) -> PairResult:
     """Play a pair, or go on with it; `strength` is what an interrupted run found."""
     from offline_eval.cli.progress import Progress
+    from offline_eval.episodes.store import CountedEpisodes
     from offline_eval.provenance import recipe
     from offline_eval.run_folder import RunFolder, plan_to_json
     from offline_eval.steering.study import play_pair, prepare
@@ -144,11 +144,6 @@ def _played(pair: Pair, folder: Path, arguments: argparse.Namespace, strength: f
     num_tried = sum(len(asked.variants[kind]) for kind in ("plain", "candidate", "control"))
     total = num_fresh * len(asked.fresh) + num_tried * len(asked.selection)
     with Progress(total, pair.name) as progress:
-
-        def record(name: str, episode: Episode) -> None:
-            run_folder.record(name, episode)
-            progress.advance()
-
-        result = play_pair(asked, done=run_folder.done, on_episode=record, **parallelism_words(arguments))
+        result = play_pair(asked, store=CountedEpisodes(run_folder, progress.add), **parallelism_words(arguments))
     run_folder.finish({}, result.to_json())
     return result

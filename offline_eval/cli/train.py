@@ -94,7 +94,8 @@ def run(arguments: argparse.Namespace) -> None:
     from offline_eval.datasets import open_dataset
     from offline_eval.datasets.notes import notes_of
     from offline_eval.datasets.writing import replacing
-    from offline_eval.episodes import evaluate
+    from offline_eval.episodes import EpisodeStore, evaluate
+    from offline_eval.episodes.store import CountedEpisodes
     from offline_eval.policies import load_sb3, spaces_of
     from offline_eval.policies.learnable import training_notes
     from offline_eval.training.run import TrainingPlan
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
             for place, trained in enumerate(runs):
                 model = load_sb3(trained.model, arguments.env, arguments.device)
                 evaluations[place] = evaluate(
-                    model, arguments.env, plan, on_episode=lambda _: progress.advance(), **options
+                    model, arguments.env, plan, store=CountedEpisodes(EpisodeStore(), progress.add), **options
                 )
     notes = [*notes_of(dataset), *training_notes(learned, training.recipe)]
     result = {

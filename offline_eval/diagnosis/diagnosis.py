@@ -20,7 +20,7 @@ from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnosis.data_region import Surroundings
 from offline_eval.diagnosis.ground_truth import seek_truth
-from offline_eval.diagnosis.interventions import Forgetful, Keeper, Option, Player
+from offline_eval.diagnosis.interventions import Option, Player
 from offline_eval.diagnosis.ladder import Climb
 from offline_eval.diagnosis.plan import DiagnosisPlan
 from offline_eval.diagnosis.re_extraction import Extractor
@@ -28,7 +28,7 @@ from offline_eval.diagnosis.records import ADAPTED, AWR_RUNG, DDPG_BC, POLICY, D
 from offline_eval.diagnosis.verdict import verdict_of
 from offline_eval.diagnosis.wording import Asked
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id
-from offline_eval.episodes import Episode, EpisodePlan, evaluate
+from offline_eval.episodes import EpisodePlan, EpisodeStore, StateLog, evaluate
 from offline_eval.errors import CriticError, InputError, NonFiniteLoss, OfflineEvalError, bare
 from offline_eval.measurement.measurement import measure
 from offline_eval.measurement.monte_carlo_returns import stacked
@@ -59,8 +59,7 @@ def diagnose(
     normalize: str | Path | None = None,
     name: str | None = None,
     asked: Asked | None = None,
-    folder: str | Path | None = None,
-    keeper: Keeper | None = None,
+    store: EpisodeStore | None = None,
     watcher: Watcher | None = None,
 ) -> Diagnosis:
     """Diagnose an agent: measure it, play the ladder, and say what follows.
@@ -80,8 +79,8 @@ def diagnose(
         normalize: the file of the policy's VecNormalize; its own if left out, as in `evaluate`; "none" declines.
         name: of the agent, for the manifest.
         asked: words for the commands that the recommendation names.
-        folder: keeps states and rollouts, so that an interrupted call with the same arguments goes on from them.
-        keeper: of episodes, likewise.
+        store: keeps episodes and, in its directory, states and rollouts: an interrupted call with the same arguments
+            goes on from them.
         watcher: told of the progress.
 
     Raises:
@@ -91,7 +90,7 @@ def diagnose(
     """
     check_kind("plan", plan, DiagnosisPlan)
     plan = plan or (DiagnosisPlan.quick() if quick else DiagnosisPlan())
-    keeper, watcher = keeper or Forgetful(), watcher or Silent()
+    store, watcher = store or EpisodeStore(), watcher or Silent()
     if environment_factory(env) is None:
         raise InputError(
             "env", "must be an id, a spec or a factory, to be made anew for every rung", type(env).__name__
@@ -112,13 +111,16 @@ def diagnose(
     surroundings = Surroundings(dataset, plan, seen)  # refused here, and not after minutes
     began = time.perf_counter()
     with ExitStack() as stack:
-        kept = Path(stack.enter_context(TemporaryDirectory())) if folder is None else Path(folder)
+        kept = store.directory or Path(stack.enter_context(TemporaryDirectory()))
+        of_policy = store.of(POLICY)
+        if of_policy.states("") is None or store.directory is None:
+            of_policy = StateLog(kept / "states" / POLICY, of_policy, kept)
         rater, notes = _critic_for(critic, agent, seen, env, plan, kept, device, watcher)
-        measurement = _measured(agent, env, dataset, rater, teacher, plan, kept, keeper, watcher, name, device)
-        visited = _visited(measurement, kept)
+        measurement = _measured(agent, env, dataset, rater, teacher, plan, of_policy, watcher, name, device)
+        visited = _visited(measurement, of_policy)
         _refuse_without_rewards(dataset, visited)
         new_each = measurement.performance.evaluation.invariance.fresh
-        player = Player(agent, env, plan, keeper, watcher, fresh=new_each)
+        player = Player(agent, env, plan, store, watcher, fresh=new_each)
         climb = Climb(player, surroundings, dataset, rater, measurement.performance.evaluation.returns)
         climb.look(stacked(visited).sample(_NUM_STATES, np.random.default_rng(plan.seed)))
         climb.behaviour()
@@ -201,19 +203,12 @@ def _measured(
     critic: Critic | None,
     oracle: Predictor | None,
     plan: DiagnosisPlan,
-    folder: Path,
-    keeper: Keeper,
+    store: EpisodeStore,
     watcher: Watcher,
     name: str | None,
     device: str,
 ) -> Measurement:
     """What `measure` tells on the reporting seeds; the returns alone where nothing is to be measured."""
-    states = folder / "states" / POLICY
-    done = keeper.done(POLICY)
-
-    def tell(episode: Episode) -> None:
-        keeper.record(POLICY, episode)
-
     if plan.measure is None:
         evaluation = evaluate(
             policy,
@@ -222,9 +217,7 @@ def _measured(
             n_envs=plan.n_envs,
             workers=plan.workers,
             step_limit=plan.step_limit,
-            log_states=states,
-            done=done,
-            on_episode=tell,
+            store=store,
         )
         skipped = dict.fromkeys(_SECTIONS, Skipped("not asked for"))
         manifest = {"agent": name, "env": environment_id(env), "versions": versions()}
@@ -247,10 +240,7 @@ def _measured(
         plan=measured,
         device=device,
         name=name,
-        states=states,
-        rollouts=folder / "rollouts",
-        done=done,
-        on_episode=tell,
+        store=store,
         watcher=watcher,
     )
 
@@ -290,7 +280,7 @@ def _adapt(climb: Climb, policy: Any, plan: DiagnosisPlan) -> None:
     climb.add(ADAPTED, "test-time training by Q", options)
 
 
-def _visited(measurement: Measurement, folder: Path) -> list[LoggedEpisode]:
+def _visited(measurement: Measurement, store: EpisodeStore) -> list[LoggedEpisode]:
     """The policy's episodes in the order of the plan.
 
     Raises:
@@ -299,7 +289,9 @@ def _visited(measurement: Measurement, folder: Path) -> list[LoggedEpisode]:
     evaluation = measurement.performance.evaluation
     if len(evaluation.failures) == len(evaluation.plan):
         raise OfflineEvalError(f"every episode of the policy failed: {evaluation.failures[0].failed}")
-    return sorted(open_log(folder / "states" / POLICY), key=lambda episode: episode.key or 0)
+    states = store.states("")
+    assert states is not None
+    return sorted(open_log(states), key=lambda episode: episode.key or 0)
 
 
 def _refuse_without_rewards(dataset: Dataset, visited: list[LoggedEpisode]) -> None:

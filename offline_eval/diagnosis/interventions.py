@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from offline_eval.diagnosis.plan import SELECTION_SEEDS, DiagnosisPlan
 from offline_eval.diagnosis.records import Trial
 from offline_eval.environments import EnvironmentLike
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes import EpisodePlan, EpisodeStore, Evaluation, evaluate_rules
+from offline_eval.episodes.store import CountedEpisodes
 from offline_eval.measurement.plan import Watcher
 from offline_eval.types import Array, Predictor, Rule
-
-
-class Keeper(Protocol):
-    """Keeps finished episodes by what was played."""
-
-    def done(self, variant: str) -> Collection[Episode]:
-        """The finished episodes of an interrupted run."""
-        ...
-
-    def record(self, variant: str, episode: Episode) -> None:
-        """One more."""
-        ...
-
-
-class Forgetful:
-    """Keeps nothing."""
-
-    def done(self, variant: str) -> Collection[Episode]:
-        """Nothing."""
-        return ()
-
-    def record(self, variant: str, episode: Episode) -> None:
-        """Let go of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +55,7 @@ class Player:
         policy: the one that is diagnosed.
         env: an id, a spec or a factory.
         plan: how much.
-        keeper: of episodes.
+        store: keeps the episodes of each intervention under its name.
         watcher: told of the progress.
         fresh: an environment of its own for every episode.
     """
@@ -87,12 +65,12 @@ class Player:
         policy: Predictor,
         env: EnvironmentLike,
         plan: DiagnosisPlan,
-        keeper: Keeper,
+        store: EpisodeStore,
         watcher: Watcher,
         fresh: bool = False,
     ) -> None:
         self._fresh = fresh
-        self.policy, self.env, self.plan, self._keeper, self._watcher = policy, env, plan, keeper, watcher
+        self.policy, self.env, self.plan, self._store, self._watcher = policy, env, plan, store, watcher
         self._reporting = EpisodePlan.seeded(plan.episodes, plan.seed)
         self._selection = EpisodePlan.seeded(plan.selection_episodes, plan.seed + SELECTION_SEEDS)
         self._policy_there: Array | None = None
@@ -127,31 +105,22 @@ class Player:
 
     def _play(self, title: str, plan: EpisodePlan, rule: Rule | None, policy: Predictor) -> Evaluation:
         began = time.perf_counter()
-        done = list(self._keeper.done(title))
-        advance = self._watcher.begin(title, len(plan) - len(done))
-        tell = self._teller(title, advance)
-        found = evaluate(
+        advance = self._watcher.begin(title, len(plan) - len(self._store.done(title)))
+        # A rule by its name, for a store may keep states, and those of interventions are not wanted.
+        found = evaluate_rules(
             policy,
             self.env,
             plan,
-            rule=rule,
+            {title: rule},
             n_envs=self.plan.n_envs,
             workers=self.plan.workers,
             step_limit=self.plan.step_limit,
             replays=0,  # the measurement of the policy has checked them
             fresh=self._fresh,
-            done=done,
-            on_episode=tell,
-        )
+            store=CountedEpisodes(self._store, advance),
+        )[title]
         self.seconds[title] = time.perf_counter() - began
         return found
-
-    def _teller(self, title: str, advance: Callable[[int], None]) -> Callable[[Episode], None]:
-        def tell(episode: Episode) -> None:
-            self._keeper.record(title, episode)
-            advance(1)
-
-        return tell
 
     def seconds_of(self, name: str) -> float:
         """Wall time of a rung and of its selection."""

@@ -8,9 +8,11 @@ _HOME = {
     "AnyStep": "success",
     "Episode": "records",
     "EpisodePlan": "plan",
+    "EpisodeStore": "store",
     "Evaluation": "records",
     "LastStep": "success",
     "PlanEntry": "plan",
+    "StateLog": "store",
     "SuccessAt": "success",
     "evaluate": "evaluation",
     "evaluate_rules": "evaluation",
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from offline_eval.episodes.plan import PlanEntry as PlanEntry
     from offline_eval.episodes.records import Episode as Episode
     from offline_eval.episodes.records import Evaluation as Evaluation
+    from offline_eval.episodes.store import EpisodeStore as EpisodeStore
+    from offline_eval.episodes.store import StateLog as StateLog
     from offline_eval.episodes.success import AnyStep as AnyStep
     from offline_eval.episodes.success import LastStep as LastStep
     from offline_eval.episodes.success import SuccessAt as SuccessAt

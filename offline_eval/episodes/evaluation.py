@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from offline_eval.batching import WIDTH
+from offline_eval.checks import check_kind
 from offline_eval.configured import ConfiguredEnvironment
 from offline_eval.environments import EnvironmentLike, environment_factory, environment_id, registered_spec
 from offline_eval.episodes.checking import CheckedRollout
@@ -16,6 +17,7 @@ from offline_eval.episodes.plan import EpisodePlan, planned
 from offline_eval.episodes.playing import Share
 from offline_eval.episodes.records import NOT_CHECKED, Episode, Evaluation, Invariance
 from offline_eval.episodes.schedule import Schedule
+from offline_eval.episodes.store import EpisodeStore
 from offline_eval.episodes.success import LastStep, SuccessAt, early_successes
 from offline_eval.errors import InputError, bare
 from offline_eval.masking import refuse_masked
@@ -46,10 +48,8 @@ def evaluate(
     replays: int = REPLAYS,
     fresh: bool = False,
     success_at: SuccessAt | None = None,
-    log_states: str | Path | None = None,
     normalize: str | Path | None = None,
-    done: Collection[Episode] = (),
-    on_episode: Callable[[Episode], None] | None = None,
+    store: EpisodeStore | None = None,
 ) -> Evaluation:
     """Play exactly the planned episodes, each seeded by its own entry.
 
@@ -76,16 +76,16 @@ def evaluate(
         fresh: an environment of its own for every episode from the start, for one that is known to need it.
         success_at: the step whose `is_success` or `success` says whether an episode succeeded: `LastStep()` if left
             out, or `AnyStep()`. Both are recorded for every episode.
-        log_states: folder that receives every visited state (`offline_eval.datasets`).
         normalize: the file of the VecNormalize behind which the agent was trained. Left out, the agent's own is taken:
             a live model's, or the file that lies beside a zip and plainly belongs to it. "none" declines.
-        done: finished episodes of an earlier, interrupted call; they are not played again.
-        on_episode: told of each episode as it finishes.
+        store: keeps each episode as it finishes, and every visited state where it has a place for them: an interrupted
+            call with the same store goes on. A `RunFolder`, or a class of your own (`EpisodeStore`).
 
     Raises:
         InputError: an argument breaks a rule.
         WorkerError: a worker process died.
     """
+    store = _checked(store)
     evaluations = _play(
         model,
         env,
@@ -100,10 +100,9 @@ def evaluate(
         replays=replays,
         fresh=fresh,
         success_at=success_at or LastStep(),
-        log_states=log_states,
         normalize=normalize,
-        done={"": done},
-        on_episode=None if on_episode is None else lambda _, episode: on_episode(episode),
+        store=store,
+        states=store.states(""),
     )
     return evaluations[""]
 
@@ -124,8 +123,7 @@ def evaluate_rules(
     fresh: bool = False,
     success_at: SuccessAt | None = None,
     normalize: str | Path | None = None,
-    done: Mapping[str, Collection[Episode]] | None = None,
-    on_episode: Callable[[str, Episode], None] | None = None,
+    store: EpisodeStore | None = None,
 ) -> dict[str, Evaluation]:
     """Play the whole plan under each of several rules, all side by side in one rollout.
 
@@ -147,8 +145,7 @@ def evaluate_rules(
         fresh: an environment of its own for every episode.
         success_at: the step that counts.
         normalize: statistics of a VecNormalize.
-        done: finished episodes of an interrupted call, by rule.
-        on_episode: told the rule's name and each episode as it finishes.
+        store: keeps the episodes of each rule under its name; visited states are not logged.
 
     Returns:
         An evaluation for each rule. Its wall time is the rollout's, divided among the rules by their steps.
@@ -169,10 +166,9 @@ def evaluate_rules(
         replays=replays,
         fresh=fresh,
         success_at=success_at or LastStep(),
-        log_states=None,
         normalize=normalize,
-        done=done or {},
-        on_episode=on_episode,
+        store=_checked(store),
+        states=None,
     )
 
 
@@ -191,10 +187,9 @@ def _play(
     replays: int,
     fresh: bool,
     success_at: SuccessAt,
-    log_states: str | Path | None,
     normalize: str | Path | None,
-    done: Mapping[str, Collection[Episode]],
-    on_episode: Callable[[str, Episode], None] | None,
+    store: EpisodeStore,
+    states: Path | None,
 ) -> dict[str, Evaluation]:
     plan = EpisodePlan.seeded() if plan is None else planned(plan)
     check(n_envs, workers)
@@ -221,17 +216,17 @@ def _play(
     if lasting:
         # What is learnt goes from each episode to the next: one after the other, and all of them again on a resume.
         n_envs, workers = 1, 1
-        done = {name: episodes for name, episodes in done.items() if name not in lasting}
     names = list(rules)
-    for name in names:
-        _check_done(done.get(name, ()), plan)
+    done = {name: () if name in lasting else store.done(name) for name in names}
+    for episodes in done.values():
+        _check_done(episodes, plan)
     schedule = Schedule(plan, len(names), fresh=fresh or any(e.fresh for each in done.values() for e in each))
     if schedule.fresh and environment_factory(env) is None:
         raise InputError("fresh", "must be left out for a finished environment", True, "pass an id or a factory")
     rows = {
         number * len(plan) + episode.index: episode
         for number, name in enumerate(names)
-        for episode in done.get(name, ())
+        for episode in done[name]
         if episode.fresh == schedule.fresh  # a run that went over to new environments does not mix both
     }
     policy = playable(model, deterministic)
@@ -250,13 +245,12 @@ def _play(
         width=(WIDTH if on_cpu else None) if isinstance(width, str) else width,
         deterministic=deterministic,
         step_limit=step_limit,
-        log=_log_folder(log_states, env),
+        log=_log_folder(states, env),
     )
 
     def tell(episode: Episode) -> None:
         number, index = divmod(episode.index, len(plan))
-        if on_episode is not None:
-            on_episode(names[number], replace(episode, index=index))
+        store.record(names[number], replace(episode, index=index))
 
     rollout = CheckedRollout(share, rows, side_by_side.workers, tell)
     invariance = rollout.play(played_again)
@@ -356,13 +350,18 @@ def _lasting(env: EnvironmentLike, step_limit: int | None) -> EnvironmentLike:
     return replace(spec, max_episode_steps=step_limit)
 
 
+def _checked(store: EpisodeStore | None) -> EpisodeStore:
+    check_kind("store", store, EpisodeStore, "a RunFolder, or a subclass of EpisodeStore")
+    return store or EpisodeStore()
+
+
 def _check_done(episodes: Collection[Episode], plan: EpisodePlan) -> None:
     for episode in episodes:
         index = episode.index
         if not 0 <= index < len(plan) or episode.seed != plan[index].seed:
             expected = f"seed {plan[index].seed} there" if 0 <= index < len(plan) else f"{len(plan)} entries"
             raise InputError(
-                "done",
+                "store",
                 f"must hold episodes of this plan, which has {expected}",
                 bare(f"entry {index} with seed {episode.seed}"),
                 "the kept episodes are another run's, or were changed: begin in a new folder",
@@ -379,9 +378,9 @@ def _device_type(model: Any) -> str:
     return getattr(device, "type", "cpu")
 
 
-def _log_folder(folder: str | Path | None, env: EnvironmentLike) -> Any:
+def _log_folder(folder: Path | None, env: EnvironmentLike) -> Any:
     if folder is None:
         return None
     from offline_eval.episodes.log import LogFolder
 
-    return LogFolder(Path(folder), environment_id(env))
+    return LogFolder(folder, environment_id(env))

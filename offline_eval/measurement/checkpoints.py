@@ -18,7 +18,7 @@ from offline_eval.datasets.opening import open_dataset
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.policy_error import return_correlation
 from offline_eval.environments import EnvironmentLike, environment_id
-from offline_eval.episodes import EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes import EpisodePlan, Evaluation, StateLog, evaluate
 from offline_eval.episodes.evaluation import REPLAYS
 from offline_eval.errors import InputError, bare
 from offline_eval.measurement.candidates import Reach
@@ -182,7 +182,7 @@ def track(
                 step_limit=plan.step_limit,
                 replays=0 if rows else REPLAYS,  # the environment is the same for all of them
                 fresh=bool(rows) and rows[0].evaluation.invariance.fresh,
-                log_states=Path(temporary) / "states",
+                store=StateLog(Path(temporary) / "states"),
             )
             sets = Sets(train, validation, stacked(list(open_log(Path(temporary) / "states"))), Skipped(""))
         generator = np.random.default_rng([plan.seed, 5])  # the same states of the data for every checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.datasets.trajectories import Dataset
 from offline_eval.diagnostics.q_bias import ValueSample
 from offline_eval.environments import EnvironmentLike, environment_id
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes import EpisodePlan, EpisodeStore, Evaluation, StateLog, evaluate
+from offline_eval.episodes.store import CountedEpisodes
 from offline_eval.errors import CriticError
 from offline_eval.measurement.candidates import Reach, StateSample
 from offline_eval.measurement.critic import CriticMeasurement
@@ -54,10 +55,7 @@ def measure(
     device: str = "auto",
     normalize: str | Path | None = None,
     name: str | None = None,
-    states: str | Path | None = None,
-    rollouts: str | Path | None = None,
-    done: Collection[Episode] = (),
-    on_episode: Callable[[Episode], None] | None = None,
+    store: EpisodeStore | None = None,
     watcher: Watcher | None = None,
 ) -> Measurement:
     """Measure an agent: performance, three errors, ranks, bias, regret and coverage.
@@ -77,10 +75,8 @@ def measure(
         device: where files are loaded.
         normalize: the file of the model's VecNormalize; its own if left out, as in `evaluate`; "none" declines.
         name: of the agent, for the manifest.
-        states: a new folder for the visited states; a temporary one if left out.
-        rollouts: a folder that keeps rollouts, so that an interrupted call with the same arguments goes on from them.
-        done: finished episodes of an interrupted call with the same `states`.
-        on_episode: told of each episode as it finishes.
+        store: keeps each episode as it finishes and, where it has places for them, the visited states and the rollouts:
+            an interrupted call with the same arguments goes on from them.
         watcher: told of the progress.
 
     Raises:
@@ -93,6 +89,8 @@ def measure(
     names["reference"] = _name(reference)
     agent, _ = opened(model, env, device, normalize=normalize)  # whose notes `evaluate` tells
     owner, of_critic = opened(critic, env, device, "critic")
+    store = store or EpisodeStore()
+    rollouts = None if store.directory is None else store.directory / "rollouts"
     subject = _Subject(agent, env, _critic(owner, agent), plan, watcher or Silent(), rollouts)
     subject.notes += [f"critic: {note}" for note in of_critic]
     if oracle is not None:
@@ -111,8 +109,10 @@ def measure(
             dataset = open_dataset(dataset, observation_space=observation_space, action_space=action_space)
         subject.notes += notes_of(dataset)
     with TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "states" if states is None else Path(states)
-        evaluation = subject.play(folder, done, on_episode)
+        if (folder := store.states("")) is None:
+            folder = Path(temporary) / "states"
+            store = StateLog(folder, store)
+        evaluation = subject.play(store)
         visited = list(open_log(folder)) if len(evaluation.failures) < len(evaluation.plan) else []
         sections = subject.measure(visited, dataset)
     manifest = {
@@ -158,25 +158,19 @@ class _Subject:
         critic: Critic | Skipped,
         plan: MeasurementPlan,
         watcher: Watcher,
-        rollouts: str | Path | None,
+        rollouts: Path | None,
     ) -> None:
         self.model, self.env, self.critic, self.plan, self.watcher = model, env, critic, plan, watcher
-        self.rollouts = None if rollouts is None else Path(rollouts)
+        self.rollouts = rollouts
         self.oracle: Agent | None = None
         self.reference: Any = None
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
 
-    def play(self, folder: Path, done: Collection[Episode], on_episode: Callable[[Episode], None] | None) -> Evaluation:
-        """The episodes of the plan, their states logged."""
+    def play(self, store: EpisodeStore) -> Evaluation:
+        """The episodes of the plan, their states logged in the store."""
         episodes = EpisodePlan.seeded(self.plan.episodes, self.plan.seed)
-        advance = self.watcher.begin("episodes", len(episodes) - len(done))
-
-        def tell(episode: Episode) -> None:
-            if on_episode is not None:
-                on_episode(episode)
-            advance(1)
-
+        advance = self.watcher.begin("episodes", len(episodes) - len(store.done("")))
         with self._timed("performance"):
             return evaluate(
                 self.model,
@@ -185,9 +179,7 @@ class _Subject:
                 n_envs=self.plan.n_envs,
                 workers=self.plan.workers,
                 step_limit=self.plan.step_limit,
-                log_states=folder,
-                done=done,
-                on_episode=tell,
+                store=CountedEpisodes(store, advance),
             )
 
     def measure(self, visited: list[LoggedEpisode], dataset: Dataset | None) -> dict[str, Any]:
@@ -244,7 +236,7 @@ class _Subject:
         plan = replace(self.plan, ceiling_windows=1)
         measuring = CriticMeasurement(self.reference, self.env, critic, plan, self.watcher)
         with self._timed("reference"), TemporaryDirectory() as temporary, ExitStack() as stack:
-            other.play(Path(temporary) / "states", (), None)
+            other.play(StateLog(Path(temporary) / "states"))
             visited = list(open_log(Path(temporary) / "states"))
             brancher = attempt(lambda: stack.enter_context(measuring.brancher(visited)))
             target = measuring.target(visited, measuring.plain(visited, brancher), brancher)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from offline_eval.environments import EnvironmentLike
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate
+from offline_eval.episodes import EpisodePlan, EpisodeStore, Evaluation, evaluate
 from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError
 from offline_eval.stats import PairedDifference, paired_difference
@@ -157,9 +156,7 @@ def steer(
     variants: Sequence[Variant],
     plan: EpisodePlan | int | None = None,
     *,
-    done: Mapping[str, Sequence[Episode]] | None = None,
-    log_states: Callable[[str], Any] | None = None,
-    on_episode: Callable[[str, Episode], None] | None = None,
+    store: EpisodeStore | None = None,
     **options: Any,
 ) -> list[SteeringRow]:
     """Play every variant on the same episodes and pair them.
@@ -169,9 +166,7 @@ def steer(
         env: an id, a spec or a factory (a finished environment works too).
         variants: from `steering_variants`, or your own; the unsteered policy is added where it is missing.
         plan: the episodes, or how many, from seed 0; 20 of them if left out.
-        done: finished episodes of an interrupted study, by variant.
-        log_states: from a variant's name to the folder of its states.
-        on_episode: told of each episode as it finishes.
+        store: keeps the episodes of each variant under its name, as in `evaluate`.
         options: further keywords of `evaluate`.
     """
     plan = EpisodePlan.seeded() if plan is None else planned(plan)
@@ -184,9 +179,7 @@ def steer(
             env,
             plan,
             rule=variant.rule,
-            done=(done or {}).get(variant.name, ()),
-            log_states=None if log_states is None else log_states(variant.name),
-            on_episode=None if on_episode is None else partial(on_episode, variant.name),
+            store=None if store is None else store.of(variant.name),
             **options,
         )
         if evaluations[variant.name].invariance.fresh:  # pairs are to be of one kind, and it need not be found twice

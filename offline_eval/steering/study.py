@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate, evaluate_rules
+from offline_eval.episodes import EpisodePlan, EpisodeStore, Evaluation, evaluate, evaluate_rules
 from offline_eval.errors import CriticError, InputError
 from offline_eval.policies import critic_of, spaces_of, with_target
 from offline_eval.policies.notes import notes_of
@@ -194,33 +194,25 @@ class CountingMembers(CountingCritic):
 def play_pair(
     asked: Asked,
     *,
-    done: Callable[[str], Sequence[Episode]] | None = None,
-    on_episode: Callable[[str, Episode], None] | None = None,
+    store: EpisodeStore | None = None,
     **options: Any,
 ) -> PairResult:
     """Play every variant of a pair: candidates and controls on the selection episodes, all of them on the fresh ones.
 
     Args:
         asked: from `prepare`.
-        done: finished episodes of an interrupted call, given "selection: NAME" or "fresh: NAME".
-        on_episode: told these names and each episode as it finishes.
+        store: keeps the episodes of each variant under "selection: NAME" or "fresh: NAME", as in `evaluate`.
         options: further keywords of `evaluate_rules`.
     """
 
     def play(part: str, kinds: Iterable[str], plan: EpisodePlan) -> dict[str, Evaluation]:
         variants = [variant for kind in kinds for variant in asked.variants[kind]]
-
-        def tell(name: str, episode: Episode) -> None:
-            if on_episode is not None:
-                on_episode(f"{part}: {name}", episode)
-
         return evaluate_rules(
             asked.agent,
             asked.pair.env,
             plan,
             {variant.name: variant.rule for variant in variants},
-            done=None if done is None else {v.name: done(f"{part}: {v.name}") for v in variants},
-            on_episode=tell,
+            store=None if store is None else store.of(part),
             **options,
         )
 

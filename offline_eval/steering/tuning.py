@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from offline_eval.environments import EnvironmentLike
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, evaluate_rules
+from offline_eval.episodes import EpisodePlan, EpisodeStore, Evaluation, evaluate_rules
 from offline_eval.episodes.plan import planned
 from offline_eval.errors import InputError, bare
 from offline_eval.policies import actor_of, critic_of
@@ -177,8 +176,7 @@ def tune_steering(
     selection_plan: EpisodePlan | None = None,
     plan: EpisodePlan | int | None = None,
     gate: Gate | None = None,
-    done: Callable[[str, str], Sequence[Episode]] | None = None,
-    on_episode: Callable[[str, str, Episode], None] | None = None,
+    store: EpisodeStore | None = None,
     **options: Any,
 ) -> Tuning:
     """Try every candidate on the selection episodes, and confirm the winner on fresh ones.
@@ -197,8 +195,7 @@ def tune_steering(
         selection_plan: where the choice is made; 10 episodes with seeds from 1000 if left out.
         plan: fresh episodes, or how many, from seed 0; 20 if left out.
         gate: what a winner must clear, `Gate()` if left out.
-        done: finished episodes of an interrupted call, given "selection" or "confirmation" and a variant's name.
-        on_episode: told "selection" or "confirmation", the variant's name and each episode as it finishes.
+        store: keeps the episodes of each variant under "selection: NAME" or "confirmation: NAME", as in `evaluate`.
         options: further keywords of `evaluate_rules`: `n_envs`, `workers`, `step_limit`, ...
 
     Raises:
@@ -217,8 +214,7 @@ def tune_steering(
             env,
             episodes,
             {variant.name: variant.rule for variant in variants},
-            done=None if done is None else {variant.name: done(part, variant.name) for variant in variants},
-            on_episode=None if on_episode is None else partial(on_episode, part),
+            store=None if store is None else store.of(part),
             **options,
         )
 

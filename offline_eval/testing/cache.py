@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from offline_eval.datasets.log import open_log
 from offline_eval.datasets.recorder import LoggedEpisode
 from offline_eval.environments import EnvironmentLike, environment_id
-from offline_eval.episodes import Episode, EpisodePlan, Evaluation, PlanEntry, evaluate
+from offline_eval.episodes import Episode, EpisodePlan, EpisodeStore, Evaluation, PlanEntry, evaluate
 from offline_eval.errors import StorageError
 from offline_eval.files import locked
 from offline_eval.policies import weights_hash
@@ -105,13 +105,13 @@ class EpisodeCache:
         done = run.read(log)
         if len(done) == len(plan):
             self.found += len(plan)
-            return play(done=done)
+            return play(store=_Found(run, done, None))
         with run.mine():
             done = run.read(log)  # another process may have played them in the meantime
             self.found += len(done)
             self.played += len(plan) - len(done)
             states = run.new_log() if log else None
-            return play(done=done, log_states=states, on_episode=lambda episode: run.add(episode, states))
+            return play(store=_Found(run, done, states))
 
 
 class _Run:
@@ -194,6 +194,24 @@ class _Run:
             content = self._table.read_bytes()
             if not content.endswith(b"\n"):
                 self._table.write_bytes(content[: content.rfind(b"\n") + 1])
+
+
+@dataclass(frozen=True)
+class _Found(EpisodeStore):
+    """What the cache holds of a plan; what is missing is added to it, with its states where there is a log."""
+
+    run: _Run
+    episodes: Sequence[Episode]
+    log: Path | None
+
+    def done(self, variant: str) -> Sequence[Episode]:
+        return self.episodes
+
+    def record(self, variant: str, episode: Episode) -> None:
+        self.run.add(episode, self.log)
+
+    def states(self, variant: str) -> Path | None:
+        return self.log
 
 
 def _asked(policy: Predictor, env: EnvironmentLike, rule: Rule | None) -> dict[str, Any] | None:

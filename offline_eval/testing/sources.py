@@ -55,12 +55,12 @@ class FreshEpisodes:
     def logged(self, policy: Predictor, env: EnvironmentLike, plan: EpisodePlan) -> Sequence[LoggedEpisode]:
         """The planned episodes with every visited state, in the order of the plan; without those that failed."""
         from offline_eval.datasets.log import open_log
-        from offline_eval.episodes import evaluate
+        from offline_eval.episodes import StateLog, evaluate
 
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / "states"
             evaluation = evaluate(
-                policy, env, plan, n_envs=self.n_envs, workers=self.workers, replays=0, log_states=folder
+                policy, env, plan, n_envs=self.n_envs, workers=self.workers, replays=0, store=StateLog(folder)
             )
             if len(evaluation.failures) == len(plan):
                 return []
