@@ -85,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except InputError as error:
             raise as_typed(error, arguments) from error
         sys.stdout.flush()
+    except SystemExit:  # argparse has printed its help or the version
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _discard_output()
+        raise
     except OfflineEvalError as error:
         return _say(str(error), 2)
     except BrokenPipeError:  # `offline-eval … | head`
